@@ -1,0 +1,5 @@
+"""`python -m lightasr` is `lightasr`."""
+
+from lightasr.cli import main
+
+main()

@@ -1,0 +1,235 @@
+"""The command line: one sub-command per stage, and those people use."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from lightasr.errors import LightasrError
+from lightasr.plan import Plan, load_plan
+from lightasr.progress import log_to, say
+
+if TYPE_CHECKING:
+    from lightasr.serve.recognizer import Recognizer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Which encoder gives the best word error rate for what it costs?",
+)
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", help="A file in config/scales (default: config/config.yaml's)."),
+]
+Studies = Annotated[list[str] | None, typer.Option(help="Only this study (repeatable).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+RunName = Annotated[
+    str,
+    typer.Argument(
+        help="A trained model: an experiment's name, `study/name`, or a directory.", metavar="RUN"
+    ),
+]
+Decoder = Annotated[
+    Literal["greedy", "beam"], typer.Option(help="`beam` uses lexicon and language model.")
+]
+JobId = Annotated[
+    str, typer.Argument(help="Directory name, or for runs an experiment's name.", metavar="ID")
+]
+
+
+def main() -> None:
+    """Entry point: an error a user can mend is one message and an exit code, no traceback."""
+    try:
+        app()
+    except LightasrError as error:
+        for line in str(error).splitlines():
+            say(f"lightasr: {line}")
+        sys.exit(error.exit_code)
+
+
+@app.callback()
+def common(
+    log: Annotated[Path | None, typer.Option(help="Write what is said here, too.")] = None,
+) -> None:
+    if log is not None:
+        log_to(log)
+
+
+def project_root() -> Path:
+    """The nearest directory upwards that holds `config/config.yaml`."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "config" / "config.yaml").exists():
+            # Relative where possible: paths in messages are then the ones of the README.
+            return Path() if folder == here else folder
+    raise LightasrError("no config/config.yaml here or above: run this inside the project")
+
+
+def read_plan(scale: str | None = None, studies: list[str] | None = None) -> Plan:
+    return load_plan(project_root(), scale, studies)
+
+
+# --- stages: what the workflow's rules call, and a person may call by hand ----------------------
+
+
+def add_stage(command: str, stage: str, what: str) -> None:
+    """A sub-command that makes one directory of a stage."""
+
+    @app.command(command, help=f"{what}\n\nExample: `lightasr {command} {EXAMPLES[stage]}`")
+    def run(job: JobId, scale: Scale = None, study: Studies = None) -> None:
+        from lightasr.stage import execute
+
+        plan = read_plan(scale, study)
+        execute(plan, plan.job(stage, job))
+
+
+EXAMPLES = {
+    "archive": "sample-dev-clean-8b20aee546",
+    "features": "dev-clean-fbank-bb20c5b919",
+    "tokenizer": "char-7d9a07e231",
+    "lm": "4gram-ce31e0e1ab",
+    "train": "lstm",
+    "decode": "lstm",
+    "score": "lstm",
+}
+for _command, _stage, _what in [
+    ("fetch", "archive", "Make or download one archive of a corpus."),
+    ("features", "features", "Compute the features of one part."),
+    ("tokenizer", "tokenizer", "Make the symbols that a model writes."),
+    ("lm", "lm", "Build an n-gram language model."),
+    ("train", "train", "Train one model; a second call goes on where a first one stopped."),
+    ("decode", "decode", "Find the hypotheses of one trained model."),
+    ("score", "score", "Count the errors of one decoded model."),
+]:
+    add_stage(_command, _stage, _what)
+
+
+@app.command()
+def tables(
+    study: Annotated[str, typer.Argument(help="A file in config/studies.")], scale: Scale = None
+) -> None:
+    """Write a study's table: `results/tables/<scale>/<study>.md`, `.csv` and `.tex`.
+
+    Example: `lightasr tables encoders`
+    """
+    from lightasr.score.results import make_table
+
+    plan = read_plan(scale, [study])
+    make_table(plan, plan.studies[0])
+
+
+@app.command()
+def report(scale: Scale = None, study: Studies = None) -> None:
+    """Write the report page of a scale: `results/report/<scale>.html`.
+
+    Example: `lightasr report --scale sample`
+    """
+    from lightasr.score.results import make_report
+
+    make_report(read_plan(scale, study))
+
+
+# --- what people ask ----------------------------------------------------------------------------
+
+
+@app.command()
+def plan(
+    scale: Scale = None,
+    study: Studies = None,
+    as_json: AsJson = False,
+) -> None:
+    """What experiments there are, what they share, and what is still to be done.
+
+    Example: `lightasr plan --study encoders`
+    """
+    from lightasr.overview import plan_json, plan_text
+
+    the_plan = read_plan(scale, study)
+    print(json.dumps(plan_json(the_plan), indent=1) if as_json else plan_text(the_plan))
+
+
+@app.command()
+def status(scale: Scale = None, as_json: AsJson = False) -> None:
+    """How far each stage is, what is being made now, and which results other source made.
+
+    Example: `lightasr status`
+    """
+    from lightasr.overview import status_json, status_text
+
+    the_plan = read_plan(scale)
+    print(json.dumps(status_json(the_plan), indent=1) if as_json else status_text(the_plan))
+
+
+@app.command()
+def schema(
+    write: Annotated[bool, typer.Option("--write", help="Write config/schema.json.")] = False,
+) -> None:
+    """The JSON schema of a study file, which completes keys in an editor.
+
+    Example: `lightasr schema --write`
+    """
+    from lightasr.schema import json_schema
+
+    text = json.dumps(json_schema(), indent=1) + "\n"
+    if write:
+        (project_root() / "config" / "schema.json").write_text(text)
+    else:
+        print(text, end="")
+
+
+@app.command()
+def transcribe(
+    run: RunName,
+    audio: Annotated[list[Path], typer.Argument(help="Audio files of any format and rate.")],
+    decoder: Decoder = "greedy",
+    scale: Scale = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write down what is said in audio files of any length: a line a file.
+
+    Example: `lightasr transcribe lstm interview.mp3`
+    """
+    from lightasr.serve.transcribe import transcribe_files
+
+    recognizer = find_recognizer(run, decoder, scale)
+    for name, text in transcribe_files(recognizer, audio):
+        line = json.dumps({"audio": name, "text": text}) if as_json else f"{name}\t{text}"
+        print(line, flush=True)
+
+
+@app.command()
+def evaluate(
+    run: RunName,
+    manifest: Annotated[
+        Path, typer.Option(help="TSV with columns id, speaker, audio, text; audio beside it.")
+    ],
+    decoder: Decoder = "greedy",
+    scale: Scale = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write the numbers here, too.", metavar="OUT")
+    ] = None,
+) -> None:
+    """Error rates of a trained model on your own recordings.
+
+    Example: `lightasr evaluate lstm --manifest mine.tsv --decoder beam`
+    """
+    from lightasr.serve.evaluate import evaluate_manifest, summary_text
+
+    result = evaluate_manifest(find_recognizer(run, decoder, scale), manifest)
+    if json_out is not None:
+        from lightasr.stage import write_atomically
+
+        write_atomically(json_out, json.dumps(result, indent=1) + "\n")
+    print(summary_text(result))
+
+
+def find_recognizer(run: str, decoder: str, scale: str | None) -> Recognizer:
+    from lightasr.serve.recognizer import load_recognizer
+
+    return load_recognizer(read_plan(scale), run, decoder)

@@ -1,0 +1,1 @@
+"""Archives, corpora, manifests, features and batches."""

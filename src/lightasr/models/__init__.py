@@ -1,0 +1,1 @@
+"""Acoustic models: frontend -> encoder -> head, each component one file found by its name."""

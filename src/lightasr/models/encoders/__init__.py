@@ -1,0 +1,1 @@
+"""Encoders: what this project compares."""

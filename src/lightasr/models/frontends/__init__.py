@@ -1,0 +1,1 @@
+"""Front ends: features to encoder input, shortening time."""

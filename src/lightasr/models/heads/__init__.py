@@ -1,0 +1,1 @@
+"""Heads: encoder states to scores of symbols."""

@@ -1,0 +1,68 @@
+"""Layers that know which frames are real: padding and batch mates never reach a result."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def valid_mask(lengths_b: Tensor, frames: int) -> Tensor:
+    """True where a frame belongs to its utterance: (B, T)."""
+    return torch.arange(frames, device=lengths_b.device) < lengths_b[:, None]
+
+
+def subsampled(lengths_b: Tensor, stride: int) -> Tensor:
+    """Lengths after a convolution with `same` padding and this stride."""
+    return torch.div(lengths_b + stride - 1, stride, rounding_mode="floor")
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch norm of the last dimension, with statistics over valid frames only (sequence-wise).
+
+    Deep Speech 2 normalises over batch and time; counting padding there would make an utterance's
+    result depend on the length of its batch mates.
+    """
+
+    def __init__(self, size: int, momentum: float = 0.05, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("var", torch.ones(size))
+        self.mean: Tensor
+        self.var: Tensor
+
+    def forward(self, x_btc: Tensor, valid_bt: Tensor) -> Tensor:
+        mean, var = self.statistics(x_btc, valid_bt) if self.training else (self.mean, self.var)
+        scale = self.weight * (var + self.eps).rsqrt()
+        return x_btc * scale + (self.bias - mean * scale)
+
+    def statistics(self, x_btc: Tensor, valid_bt: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance over valid frames, folded into the running ones."""
+        # A dimension between time and channels (the mel bands of an image) shares the statistics.
+        inner = x_btc.shape[2:-1].numel()
+        axes = tuple(range(x_btc.dim() - 1))
+        weight = valid_bt.to(x_btc.dtype).reshape(*valid_bt.shape, *[1] * (x_btc.dim() - 2))
+        count = (valid_bt.sum() * inner).clamp(min=1)
+        mean = (x_btc * weight).sum(axes) / count
+        var = (((x_btc - mean) * weight) ** 2).sum(axes) / count
+        with torch.no_grad():
+            self.mean.lerp_(mean, self.momentum)
+            self.var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum)
+        return mean, var
+
+
+class SequenceNorm(nn.Module):
+    """The normalisation a configuration names: `batch` over valid frames, `layer`, or `none`."""
+
+    def __init__(self, kind: str, size: int) -> None:
+        super().__init__()
+        self.batch = MaskedBatchNorm(size) if kind == "batch" else None
+        self.layer = nn.LayerNorm(size) if kind == "layer" else None
+
+    def forward(self, x_btc: Tensor, valid_bt: Tensor) -> Tensor:
+        if self.batch is not None:
+            normed: Tensor = self.batch(x_btc, valid_bt)
+            return normed
+        return x_btc if self.layer is None else self.layer(x_btc)

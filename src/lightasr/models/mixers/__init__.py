@@ -1,0 +1,1 @@
+"""Mixers: how the frames of a transformer block exchange information."""

@@ -1,0 +1,1 @@
+"""Training objectives: from a model's outputs and a batch's targets to a loss."""

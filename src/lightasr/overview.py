@@ -1,0 +1,158 @@
+"""What `lightasr plan` and `lightasr status` tell."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+from lightasr.plan import STAGES, Job, Plan
+from lightasr.stage import source_digest
+
+SHOWN_ROWS = 200
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Experiments with the jobs behind them, and whether each is done."""
+    done = _done(plan)
+    return {
+        "scale": plan.scale,
+        "experiments": [
+            {
+                "study": experiment.study,
+                "name": experiment.name,
+                "config": experiment.config.model_dump(mode="json"),
+                "runs": [
+                    {
+                        "seed": run.seed,
+                        **{job.stage: {"dir": job.dir, "done": done[job.id]} for job in run.jobs},
+                    }
+                    for run in experiment.runs
+                ],
+            }
+            for experiment in plan.experiments
+        ],
+        "jobs": [
+            {
+                "stage": job.stage,
+                "id": job.id,
+                "dir": job.dir,
+                "done": done[job.id],
+                "inputs": {name: upstream.id for name, upstream in job.inputs.items()},
+            }
+            for job in plan.jobs.values()
+        ],
+    }
+
+
+def plan_text(plan: Plan) -> str:
+    """A row a run, and how many jobs each stage has; 80 columns."""
+    done = _done(plan)
+    rows = [("study", "experiment", "seed", "run", "")]
+    for experiment in plan.experiments:
+        for run in experiment.runs:
+            missing = [job.stage for job in run.jobs if not done[job.id]]
+            state = f"new: {', '.join(missing)}" if missing else "done"
+            rows.append((experiment.study, experiment.name, str(run.seed), run.train.id, state))
+    shown = rows[: SHOWN_ROWS + 1]
+    lines = _aligned(shown)
+    if len(rows) > len(shown):
+        lines.append(f"... and {len(rows) - len(shown)} more; --json lists all")
+    lines += ["", *_stage_lines(plan, done)]
+    return "\n".join(lines)
+
+
+def _stage_lines(plan: Plan, done: dict[str, bool]) -> list[str]:
+    rows = [("stage", "jobs", "done", "new")]
+    for stage in STAGES:
+        jobs = plan.of_stage(stage)
+        finished = sum(done[job.id] for job in jobs)
+        rows.append((stage, str(len(jobs)), str(finished), str(len(jobs) - finished)))
+    return _aligned(rows)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _done(plan: Plan) -> dict[str, bool]:
+    return {job.id: job.done(plan.project) for job in plan.jobs.values()}
+
+
+def status_json(plan: Plan) -> dict[str, Any]:
+    """Counts by stage, what is being made, and results that other source made."""
+    done = _done(plan)
+    current = source_digest()
+    other, broken = [], []
+    for job in plan.jobs.values():
+        if not done[job.id]:
+            continue
+        try:
+            made_by = json.loads((plan.project / job.receipt).read_text())["source_digest"]
+        except (ValueError, KeyError):
+            broken.append(job.receipt)
+            continue
+        if made_by != current:
+            other.append({"stage": job.stage, "id": job.id, "source_digest": made_by})
+    return {
+        "scale": plan.scale,
+        "source_digest": current,
+        "stages": {
+            stage: {
+                "jobs": len(plan.of_stage(stage)),
+                "done": sum(done[job.id] for job in plan.of_stage(stage)),
+            }
+            for stage in STAGES
+        },
+        "running": [
+            {"stage": job.stage, "id": job.id, "by": by}
+            for job in plan.jobs.values()
+            if not done[job.id] and (by := _made_by(plan.project, job))
+        ],
+        "interrupted": [
+            {"stage": job.stage, "id": job.id}
+            for job in plan.jobs.values()
+            if not done[job.id] and _work(plan.project, job).exists()
+            and not _made_by(plan.project, job)
+        ],
+        "other_source": other,
+        "unreadable": broken,
+    }
+
+
+def _work(project: Path, job: Job) -> Path:
+    return project / "checkpoints" / job.stage / job.id
+
+
+def _made_by(project: Path, job: Job) -> str:
+    """Who holds the lock of a job's work directory; empty when nobody does."""
+    try:
+        with (_work(project, job) / "lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read().strip()
+    except FileNotFoundError:
+        pass
+    return ""
+
+
+def status_text(plan: Plan) -> str:
+    """The same for a person."""
+    status = status_json(plan)
+    lines = [f"scale {plan.scale}, source {status['source_digest']}", ""]
+    lines += _stage_lines(plan, _done(plan))
+    for title, key in [
+        ("being made now", "running"),
+        ("interrupted, goes on when run again", "interrupted"),
+        ("made by other source than the current", "other_source"),
+    ]:
+        if status[key]:
+            lines += ["", f"{title}:"]
+            lines += [
+                "  " + "  ".join(str(value) for value in entry.values()) for entry in status[key]
+            ]
+    lines += [f"\nunreadable: {path}" for path in status["unreadable"]]
+    return "\n".join(lines)

@@ -1,0 +1,429 @@
+"""The typed configuration of an experiment: every key a study may set, its default and its meaning.
+
+Planning reads this file at every parse, so it imports neither torch nor lhotse. A model component
+keeps its `Config` in its own file, next to the module that it configures; `components` reads just
+that class, without running the file.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, Union
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from lightasr.data.sample.config import SampleConfig
+
+MODELS = Path(__file__).parent / "models"
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveSeconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A mapping of the configuration: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+
+class Component(Section):
+    """What a model component's `Config` derives from; its file name is its `name` in the config."""
+
+    name: str = ""
+
+    def label(self) -> str:
+        """How the component is called in the name of a run."""
+        return self.name
+
+
+def components(kind: str) -> dict[str, type[Component]]:
+    """The configurations of all components in `models/<kind>/`, by file name."""
+    found = {}
+    for path in sorted((MODELS / kind).glob("*.py")):
+        if path.stem == "__init__":
+            continue
+        found[path.stem] = _config_class(path)
+    return found
+
+
+def _config_class(path: Path) -> type[Component]:
+    """The class `Config` of a component's file, with its `name`, read without importing torch."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    nodes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"]
+    if len(nodes) != 1:
+        raise TypeError(f"{path}: a component's file holds one class `Config(Component)`")
+    space = dict(globals())
+    code = ast.Module(body=[nodes[0]], type_ignores=[])
+    exec(compile(ast.fix_missing_locations(code), str(path), "exec"), space)  # noqa: S102 - our own file
+    config: type[Component] = space["Config"]
+    for name, text in _field_docstrings(nodes[0]):
+        config.model_fields[name].description = text
+    return create_model(
+        path.stem, __base__=config, __doc__=config.__doc__, name=(Literal[path.stem], path.stem)
+    )
+
+
+
+def _field_docstrings(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """Each field's name and the string below it; pydantic itself finds them only in modules."""
+    for field, text in pairwise(node.body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            yield field.target.id, str(text.value.value)
+
+
+def spelt_out(tree: Any) -> Any:
+    """`mixer: luna` is short for `mixer: {name: luna}`."""
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        key: {"name": value} if key in COMPONENTS and isinstance(value, str) else spelt_out(value)
+        for key, value in tree.items()
+    }
+
+
+def choice(configs: dict[str, type[Component]]) -> Any:
+    """The type of a key that holds one of several components, told apart by `name`."""
+    if len(configs) == 1:
+        return next(iter(configs.values()))
+    union = Union[tuple(configs.values())]  # noqa: UP007 - made at run time
+    return Annotated[union, Field(discriminator="name")]
+
+
+MIXERS = components("mixers")
+Mixer: Any = choice(MIXERS)
+"""The type of a `mixer:` key, for encoders whose blocks hold one."""
+FRONTENDS = components("frontends")
+ENCODERS = components("encoders")
+HEADS = components("heads")
+COMPONENTS = {"frontend": FRONTENDS, "encoder": ENCODERS, "mixer": MIXERS, "head": HEADS}
+
+
+class Corpus(Section):
+    """Which archives an experiment reads."""
+
+    name: str = "sample"
+    """Entry of `config/datasets.yaml`."""
+    train: Annotated[tuple[str, ...], Field(min_length=1)] = ("train-clean-100",)
+    """Parts to train on."""
+    dev: str = "dev-clean"
+    """Part that selects checkpoints and decoding weights."""
+    test: Annotated[tuple[str, ...], Field(min_length=1)] = ("test-clean", "test-other")
+    """Parts that are only ever scored."""
+    text: str = "lm-text"
+    """Part that holds the language model's text."""
+    sample: SampleConfig = SampleConfig()
+    """Size of the built-in corpus; used when `name` is `sample`."""
+
+    @model_validator(mode="after")
+    def parts_are_apart(self) -> Self:
+        held_out = [self.dev, *self.test]
+        for part in self.train:
+            if part in held_out:
+                raise ValueError(f"'{part}' is both trained on and held out")
+        if len(set(held_out)) < len(held_out) or len(set(self.train)) < len(self.train):
+            raise ValueError("a part is named twice")
+        return self
+
+
+class Features(Section):
+    """How speech becomes the input of a model."""
+
+    kind: Literal["fbank"] = "fbank"
+    """`fbank`: log mel filter-bank energies, Kaldi's definition."""
+    mels: Annotated[int, Field(ge=8, le=256)] = 80
+    """Mel bands."""
+    sample_rate: Literal[8000, 16000, 22050, 44100, 48000] = 16000
+    """Hz; audio at another rate is resampled."""
+    shift_ms: Annotated[float, Field(ge=1, le=50)] = 10.0
+    """Milliseconds from one frame to the next."""
+    window_ms: Annotated[float, Field(ge=5, le=100)] = 25.0
+    """Milliseconds one frame sees."""
+    max_rejected: Fraction = 0.01
+    """Share of a part's utterances that may be unreadable before the part fails."""
+
+
+class Tokenizer(Section):
+    """The symbols a model writes."""
+
+    kind: Literal["char", "bpe", "unigram"] = "char"
+    """`char`: 26 letters, apostrophe, space, blank; `bpe` and `unigram`: sentencepiece."""
+    size: Annotated[int, Field(ge=30, le=20000)] = 256
+    """Number of sentencepiece symbols; `char` does not read it."""
+
+
+class LanguageModel(Section):
+    """The word n-gram of the beam search."""
+
+    order: Annotated[int, Field(ge=2, le=6)] = 4
+    """Words in the longest n-gram."""
+    prune: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 1)
+    """Counts at or below which n-grams of order 1, 2, ... are dropped; the last one holds on."""
+    transcripts: bool = True
+    """Whether the training transcripts are added to the text."""
+
+
+class Model(Section):
+    """frontend -> encoder -> head."""
+
+    normalize: Literal["global", "utterance", "none"] = "global"
+    """Mean and variance of the features: of the training parts, of each utterance, or untouched."""
+    frontend: choice(FRONTENDS) = {"name": "conv2d"}  # type: ignore[valid-type]
+    """What turns features into the encoder's input, and shortens time."""
+    encoder: choice(ENCODERS) = {"name": "ds2"}  # type: ignore[valid-type]
+    """What this project compares."""
+    head: choice(HEADS) = {"name": "linear"}  # type: ignore[valid-type]
+    """What turns encoder states into scores of symbols."""
+
+
+class SpecAugment(Section):
+    """Masks over the training features, drawn anew for each utterance."""
+
+    time_masks: Annotated[int, Field(ge=0)] = 2
+    """Masks over time in an utterance."""
+    time_width: Annotated[int, Field(ge=0)] = 25
+    """Longest time mask in frames; never more than `time_share` of the utterance."""
+    time_share: Fraction = 0.1
+    """Share of an utterance one time mask may hide."""
+    mel_masks: Annotated[int, Field(ge=0)] = 2
+    """Masks over frequency."""
+    mel_width: Annotated[int, Field(ge=0)] = 15
+    """Widest frequency mask in bands."""
+
+
+class Train(Section):
+    """How a model is trained."""
+
+    seed: int = 1
+    """Seed of initial weights, order, dropout and masks; a study's `seeds` sets it."""
+    epochs: Positive = 40
+    """Passes over the training parts."""
+    batch_seconds: PositiveSeconds = 120.0
+    """Seconds of audio, padding included, in one step."""
+    max_seconds: PositiveSeconds = 30.0
+    """Longer utterances are not trained on; they are counted and reported."""
+    lr: Annotated[float, Field(gt=0)] = 1.0e-3
+    """Peak learning rate of AdamW."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    """AdamW's averages."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1.0e-2
+    """AdamW's decoupled decay of weight matrices; biases and norms are left alone."""
+    schedule: Literal["cosine", "linear", "noam", "constant"] = "cosine"
+    """What follows the warm-up: down to zero along a cosine or a line, or as 1/sqrt(step)."""
+    warmup: Fraction = 0.1
+    """Share of all steps in which the learning rate rises from zero."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Longest gradient; longer ones are scaled down."""
+    augment: SpecAugment = SpecAugment()
+    """SpecAugment; `{time_masks: 0, mel_masks: 0}` turns it off."""
+    average: Annotated[int, Field(ge=0)] = 5
+    """Last epochs whose weights are averaged at the end; kept where better on dev than the best."""
+    validate_utterances: Positive = 1000
+    """Utterances of the dev part, taken evenly, that are decoded after each epoch."""
+
+
+class Decode(Section):
+    """How hypotheses are found."""
+
+    decoders: Annotated[tuple[Literal["greedy", "beam"], ...], Field(min_length=1)] = (
+        "greedy",
+        "beam",
+    )
+    """`greedy`: best symbol of each frame; `beam`: prefix search with lexicon and n-gram."""
+    beam_size: Positive = 50
+    """Hypotheses kept at each frame."""
+    beam_threshold: Annotated[float, Field(gt=0)] = 25.0
+    """Log-score below the best at which a hypothesis is dropped."""
+    lm_weights: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5, 1.0, 1.5, 2.0)
+    """Weights of the language model tried on the dev part."""
+    word_scores: Annotated[tuple[float, ...], Field(min_length=1)] = (-1.0, 0.0, 1.0)
+    """Rewards per word tried on the dev part."""
+
+
+class Score(Section):
+    """How error rates are judged."""
+
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    """Resamples of speakers behind an interval."""
+    seed: int = 1
+    """Seed of the resampling."""
+
+
+class Experiment(Section):
+    """Everything that decides one row of a table."""
+
+    corpus: Corpus = Corpus()
+    """Which archives are read."""
+    features: Features = Features()
+    """How speech becomes the input of a model."""
+    tokenizer: Tokenizer = Tokenizer()
+    """The symbols a model writes."""
+    lm: LanguageModel = LanguageModel()
+    """The word n-gram of the beam search."""
+    model: Model = Model()
+    """frontend -> encoder -> head."""
+    train: Train = Train()
+    """How the model is trained."""
+    decode: Decode = Decode()
+    """How hypotheses are found."""
+    score: Score = Score()
+    """How error rates are judged."""
+
+
+class Part(Section):
+    """An archive of a dataset."""
+
+    urls: tuple[str, ...] = ()
+    """Where it can be had, best first."""
+    md5: str | None = None
+    """Digest its publisher gives."""
+    sha256: str | None = None
+    """Digest that is checked."""
+    bytes: int | None = None
+    """Size, where known."""
+    utterances: int | None = None
+    """Utterances in it, where known."""
+
+
+class Dataset(Section):
+    """An entry of `config/datasets.yaml`."""
+
+    title: str = ""
+    """What the corpus is."""
+    builtin: bool = False
+    """Made by lightasr itself instead of downloaded."""
+    parts: Annotated[dict[str, Part], Field(min_length=1)]
+    """Its archives."""
+
+
+class ArchiveSlice(Section):
+    """What decides the bytes of an archive."""
+
+    corpus: str
+    part: str
+    sample: SampleConfig | None = None
+    source: Part | None = None
+
+
+class FeaturesSlice(Features):
+    """What decides the features of a part."""
+
+    part: str
+
+
+class TrainSlice(Section):
+    """What decides a trained model; with the weights it is all that transcribing needs."""
+
+    features: Features
+    tokenizer: Tokenizer
+    model: Model
+    train: Train
+    dev: str
+
+
+class DecodeSlice(Decode):
+    """What decides the hypotheses."""
+
+    dev: str
+
+
+class Main(Section):
+    """`config/config.yaml`: what `snakemake` runs when nothing else is said."""
+
+    scale: str = "sample"
+    """File in `config/scales/`."""
+    studies: Annotated[tuple[str, ...], Field(min_length=1)] = ("encoders",)
+    """Files in `config/studies/`."""
+
+
+class Scale(Section):
+    """The head of a file in `config/scales/`; the rest of it are an experiment's keys."""
+
+    title: str = ""
+    """What the scale is for."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    """Seeds instead of each study's own, where a scale is short of time."""
+
+
+class Study(Section):
+    """A file in `config/studies/`: one table."""
+
+    title: str
+    """Caption of the table."""
+    description: str = ""
+    """What the study asks, in a sentence or two for the report."""
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    """What is shown of each experiment."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    """Each experiment is run once per seed."""
+    base: dict[str, Any] = {}
+    """Settings of all experiments of the study."""
+    experiments: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
+    """Rows: what each sets, which other it `extends`, and its `grid` of values."""
+    published: dict[str, dict[str, float]] = {}
+    """Numbers others printed, by row and column; shown apart from ours."""
+    published_source: str = ""
+    """Where the published numbers stand."""
+
+    @model_validator(mode="after")
+    def published_numbers_have_a_source(self) -> Self:
+        if self.published and not self.published_source:
+            raise ValueError("'published' needs 'published_source'")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("'seeds' names a seed twice")
+        return self
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a study file, with every key an experiment may set."""
+    partial = _optional(Experiment.model_json_schema(ref_template="#/$defs/{model}"))
+    study = Study.model_json_schema()
+    settings = partial["properties"]
+    entry = {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {
+            "extends": {"type": "string", "description": "Row whose settings this one starts from."},
+            "grid": {
+                "type": "object",
+                "additionalProperties": {"type": "array", "minItems": 1},
+                "description": "Values by dotted key; a row for each combination.",
+            },
+            **settings,
+        },
+    }
+    study["properties"]["base"] |= {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": settings,
+    }
+    study["properties"]["experiments"]["additionalProperties"] = entry
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **study,
+        "$defs": partial["$defs"],
+    }
+
+
+def _optional(tree: Any) -> Any:
+    """A schema without `required`: a study sets only what it changes."""
+    if isinstance(tree, dict):
+        return {key: _optional(value) for key, value in tree.items() if key != "required"}
+    return [_optional(value) for value in tree] if isinstance(tree, list) else tree

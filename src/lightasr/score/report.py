@@ -1,0 +1,261 @@
+"""The report of a scale: one HTML page with every study's table, figures and typical errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from lightasr.errors import LightasrError
+from lightasr.score import plots
+from lightasr.score.columns import DECODERS, LM_DECODER, parse_column
+from lightasr.score.study import Cell, SeedRun, StudyTable, column_cells, read_json, read_run
+from lightasr.score.tables import TextTable, layout, write_text
+from lightasr.score.wer import Edits, confusions, read_decoded, utterance_errors, word_edits
+
+CURVE_COLUMNS = ("epoch", "seconds", "train_loss", "dev_wer")
+WORST_UTTERANCES = 10
+TOP_CONFUSIONS = 12
+CONFUSION_TITLES = {
+    "substitute": "Substituted",
+    "delete": "Deleted",
+    "insert": "Inserted",
+}
+RUN_FIELDS = {
+    "seconds": "seconds",
+    "gpu_seconds": "GPU seconds",
+    "peak_memory_mb": "peak MB",
+    "energy_joules": "energy J",
+    "energy_source": "energy read from",
+    "epochs": "epochs",
+    "steps": "steps",
+    "attempts": "attempts",
+    "host": "host",
+    "git_commit": "commit",
+    "source_digest": "source",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """An utterance that was recognised badly, with its alignment."""
+
+    id: str
+    speaker: str
+    errors: int
+    words: int
+    alignment: list[Edits]
+
+
+@dataclass(frozen=True)
+class ErrorAnalysis:
+    """Where the best experiment of a study errs."""
+
+    experiment: str
+    seed: int
+    part: str
+    decoder: str
+    confusions: dict[str, list[tuple[tuple[str, str], int]]]
+    worst: list[Utterance]
+
+
+@dataclass(frozen=True)
+class StudySection:
+    """What the page shows of one study."""
+
+    table: StudyTable
+    text: TextTable
+    figures: list[Figure]
+    analysis: ErrorAnalysis | None
+    runs: list[dict[str, str]]
+
+    @property
+    def run_fields(self) -> list[str]:
+        """What was recorded of at least one run."""
+        return list(dict.fromkeys(name for run in self.runs for name in run))
+
+
+def write_report(
+    scale: str, tables: list[StudyTable], out_html: Path, facts: Mapping[str, Any]
+) -> None:
+    """Write the page; `facts` is what was run, shown as given (mappings as `name value` pairs)."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        scale=scale,
+        facts={name.replace("_", " "): fact_text(value) for name, value in facts.items()},
+        sections=[_section(table) for table in tables],
+        confusion_titles=CONFUSION_TITLES,
+    )
+    out_html.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out_html, page)
+
+
+def fact_text(value: object) -> str:
+    """A fact as a reader wants it; what is not known is a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {fact_text(inner)}" for name, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(fact_text(inner) for inner in value)
+    return str(value)
+
+
+def _section(table: StudyTable) -> StudySection:
+    wer_column = _main_wer_column(table)
+    wer = column_cells(table, wer_column) if wer_column else []
+    return StudySection(
+        table=table,
+        text=layout(table),
+        figures=_figures(table, wer_column, wer),
+        analysis=_analysis(table, wer_column, wer) if wer_column else None,
+        runs=[
+            _run_fields(row.name, run)
+            for row in table.rows
+            for run in row.runs
+            if run.train.is_dir()
+        ],
+    )
+
+
+def _main_wer_column(table: StudyTable) -> str | None:
+    """The study's first WER column: the one that ranks its experiments."""
+    names = (name for name in table.columns if parse_column(name).quantity == "wer")
+    return next(names, None)
+
+
+def _figures(table: StudyTable, wer_column: str | None, wer: list[Cell]) -> list[Figure]:
+    """The figures for which there are results."""
+    names = [row.name for row in table.rows]
+    ranked = sorted(
+        (cell.mean, name) for cell, name in zip(wer, names, strict=False) if cell.mean is not None
+    )
+    styles = plots.choose_styles(names, [name for _, name in ranked])
+    figures = []
+    bars = _bar_cells(table)
+    if bars:
+        svg = plots.wer_bars(names, bars, styles, f"{table.study}: error rates")
+        caption = (
+            "Word error rate by part, greedy and with the language model; lines are 95 % intervals."
+        )
+        figures.append(Figure(svg, caption))
+    minutes = column_cells(table, "minutes")
+    both = [a.mean is not None and b.mean is not None for a, b in zip(minutes, wer, strict=False)]
+    if wer_column and any(both):
+        label = parse_column(wer_column).header
+        svg = plots.cost_picture(
+            names, minutes, wer, styles, label, f"{table.study}: error rate against training time"
+        )
+        caption = (
+            "Error rate against training time. No experiment is both faster to train and better "
+            "than those on the dotted line; vertical lines are 95 % intervals."
+        )
+        figures.append(Figure(svg, caption))
+    curves = _curves(table)
+    if curves:
+        svg = plots.learning_curves(curves, styles, f"{table.study}: learning curves")
+        caption = "Learning curves; the line is the mean over seeds, the band spans all seeds."
+        figures.append(Figure(svg, caption))
+    return figures
+
+
+def _bar_cells(table: StudyTable) -> dict[str, dict[str, list[Cell]]]:
+    """Error rates of the parts the table speaks of, for each decoder that was run."""
+    columns = [parse_column(name) for name in table.columns]
+    parts = dict.fromkeys(column.part for column in columns if column.quantity == "wer")
+    bars: dict[str, dict[str, list[Cell]]] = {}
+    for part in parts:
+        for decoder in DECODERS:
+            cells = column_cells(table, f"wer/{part}/{decoder}")
+            if any(cell.mean is not None for cell in cells):
+                bars.setdefault(part, {})[decoder] = cells
+    return bars
+
+
+def _curves(table: StudyTable) -> dict[str, list[pd.DataFrame]]:
+    curves: dict[str, list[pd.DataFrame]] = {}
+    for row in table.rows:
+        for run in row.runs:
+            if run.train.is_dir():
+                curves.setdefault(row.name, []).append(_read_curves(run.train / "curves.csv"))
+    return curves
+
+
+def _read_curves(path: Path) -> pd.DataFrame:
+    curves = pd.read_csv(path)
+    missing = [column for column in CURVE_COLUMNS if column not in curves.columns]
+    if missing:
+        raise LightasrError(f"{path}: no column {', '.join(missing)}")
+    return curves[list(CURVE_COLUMNS)]
+
+
+def _analysis(table: StudyTable, wer_column: str, wer: list[Cell]) -> ErrorAnalysis | None:
+    """The errors of the best experiment's first seed in the column that ranks experiments."""
+    column = parse_column(wer_column)
+    measured = [(cell.mean, index) for index, cell in enumerate(wer) if cell.mean is not None]
+    if not measured:
+        return None
+    best = table.rows[min(measured)[1]]
+    files = ((run, run.decode / f"{column.part}.{column.decoder}.tsv") for run in best.runs)
+    found = next(((run, path) for run, path in files if path.is_file()), None)
+    if found is None:
+        return None
+    run, path = found
+    decoded = read_decoded(path)
+    return ErrorAnalysis(
+        experiment=best.name,
+        seed=run.seed,
+        part=column.part,
+        decoder="the language model" if column.decoder == LM_DECODER else "greedy search",
+        confusions={
+            kind: counts.most_common(TOP_CONFUSIONS) for kind, counts in confusions(decoded).items()
+        },
+        worst=_worst_utterances(decoded),
+    )
+
+
+def _worst_utterances(decoded: pd.DataFrame) -> list[Utterance]:
+    """The utterances with most word errors; of two with as many, the shorter."""
+    counted = utterance_errors(decoded)
+    counted["errors"] = counted[["substitutions", "insertions", "deletions"]].sum(axis=1)
+    order = counted.sort_values(["errors", "words", "id"], ascending=[False, True, True])
+    worst = order[order["errors"] > 0].head(WORST_UTTERANCES)
+    texts = decoded.loc[worst.index]
+    alignments = word_edits(list(texts["reference"]), list(texts["hypothesis"]))
+    return [
+        Utterance(row["id"], row["speaker"], row["errors"], row["words"], alignment)
+        for row, alignment in zip(worst.to_dict("records"), alignments, strict=True)
+    ]
+
+
+def _run_fields(name: str, run: SeedRun) -> dict[str, str]:
+    """What is known of a training, by heading."""
+    facts = read_run(run.train)
+    fields = {"experiment": name, "seed": str(run.seed), "result": run.train.name}
+    for key, heading in RUN_FIELDS.items():
+        if facts.get(key) is not None:
+            fields[heading] = fact_text(facts[key])
+    if run.decode.is_dir():
+        tuned = read_json(run.decode / "decode.json").get("tuned") or {}
+        fields |= {key.replace("_", " "): str(value) for key, value in tuned.items()}
+    return fields

@@ -1,0 +1,82 @@
+"""Stages `tables` and `report`: from the plan's studies to the files a person reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightasr.plan import Plan, Study
+from lightasr.score.report import write_report
+from lightasr.score.study import Published, Row, SeedRun, StudyTable, read_run
+from lightasr.score.tables import write_table, write_text
+from lightasr.stage import git_commit, source_digest
+
+
+def study_table(plan: Plan, study: Study) -> StudyTable:
+    """Where the numbers of a study lie."""
+    rows = tuple(
+        Row(
+            experiment.name,
+            tuple(
+                SeedRun(run.seed, *(plan.project / job.dir for job in run.jobs))
+                for run in experiment.runs
+            ),
+        )
+        for experiment in study.experiments
+    )
+    score = study.experiments[0].config.score
+    return StudyTable(
+        title=study.spec.title,
+        study=study.name,
+        scale=study.scale,
+        columns=study.spec.columns,
+        rows=rows,
+        source_digest=source_digest(),
+        published={
+            row: Published(study.spec.published_source, values)
+            for row, values in study.spec.published.items()
+        },
+        samples=score.bootstrap_samples,
+        seed=score.seed,
+    )
+
+
+def make_table(plan: Plan, study: Study) -> None:
+    """`<study>.md`, `.csv`, `.tex`, and last the file that names what went in."""
+    stamp = plan.project / study.tables[-1]
+    write_table(study_table(plan, study), stamp.parent)
+    for old in stamp.parent.glob(f"{study.name}-*.json"):
+        if old.stem.rpartition("-")[0] == study.name:
+            old.unlink()
+    rows = {
+        experiment.name: {run.seed: [job.id for job in run.jobs] for run in experiment.runs}
+        for experiment in study.experiments
+    }
+    write_text(stamp, json.dumps({"study": study.name, "rows": rows}, indent=1) + "\n")
+
+
+def make_report(plan: Plan) -> None:
+    """The page of a scale, and the file that names the tables it shows."""
+    page, stamp = (plan.project / name for name in plan.report)
+    write_report(
+        plan.scale, [study_table(plan, study) for study in plan.studies], page, _facts(plan)
+    )
+    for old in stamp.parent.glob(f"{plan.scale}-*.json"):
+        if old.stem.rpartition("-")[0] == plan.scale:
+            old.unlink()
+    tables = {study.name: study.key for study in plan.studies}
+    write_text(stamp, json.dumps({"scale": plan.scale, "tables": tables}, indent=1) + "\n")
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    """What was run, by what, and what it took."""
+    receipts = [read_run(plan.project / job.dir) for job in plan.jobs.values()]
+    return {
+        "studies": [study.name for study in plan.studies],
+        "jobs": len(receipts),
+        "hours": sum(receipt["seconds"] for receipt in receipts) / 3600,
+        "hosts": sorted({receipt["host"] for receipt in receipts}),
+        "git_commit": git_commit(),
+        "versions": receipts[-1]["versions"],
+    }

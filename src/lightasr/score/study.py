@@ -1,0 +1,263 @@
+"""The numbers of a study: a cell per experiment and column, read from their results."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lightasr.errors import LightasrError
+from lightasr.score.bootstrap import (
+    CER,
+    WER,
+    Rate,
+    holm,
+    paired_bootstrap,
+    speaker_interval,
+)
+from lightasr.score.columns import Column, parse_column
+from lightasr.score.wer import check_same_utterances, read_errors
+
+SIGNIFICANT = 0.05
+# column: its key in a training's run.json, and what that is divided by to get the column's unit
+RUN_VALUES: dict[str, tuple[str, float]] = {
+    "params": ("params", 1),
+    "minutes": ("seconds", 60),
+    "epoch_minutes": ("epoch_seconds", 60),
+    "gpu_hours": ("gpu_seconds", 3600),
+    "peak_memory_mb": ("peak_memory_mb", 1),
+    "audio_seconds_per_second": ("audio_seconds_per_second", 1),
+    "energy_joules": ("energy_joules", 1),
+}
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """The results of one experiment under one seed; a directory that is not there was not run."""
+
+    seed: int
+    train: Path
+    decode: Path
+    score: Path
+
+    def directory(self, stage: str) -> Path:
+        return {"train": self.train, "decode": self.decode, "score": self.score}[stage]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An experiment of a study."""
+
+    name: str
+    runs: tuple[SeedRun, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Numbers others printed for what a row does, in the columns' own units (WER in percent)."""
+
+    source: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """What goes into one table: the experiments in order, the first is what others compare with."""
+
+    title: str
+    study: str
+    scale: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    source_digest: str
+    """Digest of the source as it is now; results of another source are marked."""
+    published: Mapping[str, Published] = field(default_factory=dict)
+    """By name of a row."""
+    samples: int = 1000
+    """Resamples of speakers."""
+    seed: int = 1
+    """Seed of the resampling."""
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise LightasrError(f"study {self.study}: no experiments to put in a table")
+        names = {row.name for row in self.rows}
+        for name in self.published:
+            if name not in names:
+                raise LightasrError(
+                    f"study {self.study}: published.{name} names no experiment of the study; "
+                    f"there are {', '.join(sorted(names))}"
+                )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number and what is known of its uncertainty; error rates in percent."""
+
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    sd: float | None = None
+    seeds: int = 0
+    speakers: int = 0
+    """How many speakers the interval and the test resample."""
+    p: float | None = None
+    """Holm-adjusted p-value against the study's first row; None where there was no test."""
+
+    @property
+    def significant(self) -> bool:
+        return self.p is not None and self.p < SIGNIFICANT
+
+
+BLANK = Cell()
+
+
+def column_cells(table: StudyTable, name: str) -> list[Cell]:
+    """A column of the table: a cell per row, blank where nothing was measured."""
+    column = parse_column(name)
+    if column.is_error_rate:
+        return _error_rate_cells(table, column)
+    return [_measured_cell(row, column) for row in table.rows]
+
+
+def published_columns(table: StudyTable) -> list[str]:
+    """The columns for which somebody's printed number is given, in the table's order."""
+    given = {name for published in table.published.values() for name in published.values}
+    ours = [name for name in table.columns if name in given]
+    return ours + sorted(given - set(ours))
+
+
+def missing_seeds(table: StudyTable, row: Row) -> list[int]:
+    """The seeds of a row for which a column of the table has no result yet."""
+    stages = {parse_column(name).source for name in table.columns}
+    return [
+        run.seed for run in row.runs if not all(run.directory(stage).is_dir() for stage in stages)
+    ]
+
+
+def from_other_source(table: StudyTable, row: Row) -> bool:
+    """Whether any result of the row was made by another source than the current one."""
+    return any(
+        read_run(directory).get("source_digest") != table.source_digest
+        for run in row.runs
+        for directory in (run.train, run.decode, run.score)
+        if directory.is_dir()
+    )
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """The `run.json` of a result."""
+    return read_json(directory / "run.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LightasrError(f"{path}: no such file; remove its directory and run again") from None
+    except json.JSONDecodeError as error:
+        raise LightasrError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+    if not isinstance(tree, dict):
+        raise LightasrError(f"{path}: expected a JSON object, found a {type(tree).__name__}")
+    return tree
+
+
+def _error_rate_cells(table: StudyTable, column: Column) -> list[Cell]:
+    rate = WER if column.quantity == "wer" else CER
+    errors = [_errors_by_seed(row, column) for row in table.rows]
+    p_values = _adjusted_p_values(table, errors, rate)
+    return [
+        _error_rate_cell(table, list(by_seed.values()), rate, p)
+        for by_seed, p in zip(errors, p_values, strict=True)
+    ]
+
+
+def _errors_by_seed(row: Row, column: Column) -> dict[Path, pd.DataFrame]:
+    paths = [run.score / f"{column.part}.{column.decoder}.errors.tsv" for run in row.runs]
+    return {path: read_errors(path) for path in paths if path.is_file()}
+
+
+def _error_rate_cell(
+    table: StudyTable, by_seed: Sequence[pd.DataFrame], rate: Rate, p: float | None
+) -> Cell:
+    """The mean over seeds; its interval resamples speakers, each with all its seeds."""
+    if not by_seed:
+        return BLANK
+    rates = [100 * rate.of(errors) for errors in by_seed]
+    interval = speaker_interval(pd.concat(by_seed), table.samples, table.seed, rate)
+    return Cell(
+        mean=statistics.fmean(rates),
+        low=100 * interval.low if interval else None,
+        high=100 * interval.high if interval else None,
+        sd=statistics.stdev(rates) if len(rates) > 1 else None,
+        seeds=len(rates),
+        speakers=by_seed[0]["speaker"].nunique(),
+        p=p,
+    )
+
+
+def _adjusted_p_values(
+    table: StudyTable, errors: Sequence[dict[Path, pd.DataFrame]], rate: Rate
+) -> list[float | None]:
+    """Each row against the first, Holm-corrected over the rows; None where there is no test."""
+    first, *others = errors
+    raw = [_p_value(table, first, other, rate) for other in others]
+    adjusted = iter(holm([p for p in raw if p is not None]))
+    return [None, *(None if p is None else next(adjusted) for p in raw)]
+
+
+def _p_value(
+    table: StudyTable,
+    first: dict[Path, pd.DataFrame],
+    other: dict[Path, pd.DataFrame],
+    rate: Rate,
+) -> float | None:
+    if not first or not other:
+        return None
+    first_path, first_errors = next(iter(first.items()))
+    for path, errors in other.items():
+        check_same_utterances(first_errors, errors, str(first_path), str(path))
+    return paired_bootstrap(
+        pd.concat(first.values()), pd.concat(other.values()), table.samples, table.seed, rate
+    )
+
+
+def _measured_cell(row: Row, column: Column) -> Cell:
+    values = [
+        value
+        for run in row.runs
+        if run.directory(column.source).is_dir() and (value := _measured(run, column)) is not None
+    ]
+    if not values:
+        return BLANK
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return Cell(mean=statistics.fmean(values), sd=sd, seeds=len(values))
+
+
+def _measured(run: SeedRun, column: Column) -> float | None:
+    if column.quantity == "rtfx":
+        return _rtfx(run.decode, column)
+    key, divisor = RUN_VALUES[column.quantity]
+    value = read_run(run.train).get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise LightasrError(f"{run.train / 'run.json'}: {key} is {value!r}, which is not a number")
+    return value / divisor
+
+
+def _rtfx(decode: Path, column: Column) -> float | None:
+    """Seconds of audio decoded in a second of computing."""
+    path = decode / "decode.json"
+    parts: dict[str, dict[str, dict[str, float]]] = read_json(path).get("parts", {})
+    timing = parts.get(column.part, {}).get(column.decoder)
+    if timing is None:
+        return None
+    if not timing["seconds"]:
+        raise LightasrError(f"{path}: parts.{column.part}.{column.decoder}.seconds is 0")
+    return timing["audio_seconds"] / timing["seconds"]

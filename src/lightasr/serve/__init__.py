@@ -1,0 +1,1 @@
+"""Using trained models: transcribing files, evaluating on one's own recordings."""

@@ -1,0 +1,197 @@
+"""Runs one stage of the plan by hand or for the workflow: outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightasr import schema
+from lightasr.errors import LightasrError, RetryError
+from lightasr.invalid import Layer
+from lightasr.plan import Job, Plan, check
+from lightasr.progress import say
+
+# A stage: the typed slice of its configuration, and the module whose `run` does the work.
+RUNNERS: dict[str, tuple[type[schema.Section], str]] = {
+    "archive": (schema.ArchiveSlice, "lightasr.data.archives"),
+    "features": (schema.FeaturesSlice, "lightasr.data.features"),
+    "tokenizer": (schema.Tokenizer, "lightasr.text.tokenizers"),
+    "lm": (schema.LanguageModel, "lightasr.lm.ngram"),
+    "train": (schema.TrainSlice, "lightasr.train.loop"),
+    "decode": (schema.DecodeSlice, "lightasr.decode.run"),
+    "score": (schema.Score, "lightasr.score.wer"),
+}
+REPORTED_PACKAGES = ("torch", "torchaudio", "lhotse", "numpy", "numba", "snakemake")
+
+
+def execute(plan: Plan, job: Job) -> None:
+    """Make a job's directory, unless it is there."""
+    project = plan.project
+    if job.done(project):
+        say(f"{job.stage} {job.id}: done before")
+        return
+    for upstream in job.inputs.values():
+        if not upstream.done(project):
+            raise LightasrError(
+                f"{job.stage} {job.id}: needs {upstream.stage} {upstream.id} first: "
+                f"run `snakemake --profile local -- {upstream.receipt}`"
+            )
+    section, module = RUNNERS[job.stage]
+    config = check(section, job.config, [Layer(job.dir, None, job.config)])
+    run: Callable[..., dict[str, Any] | None] = import_module(module).run
+    work = project / "checkpoints" / job.stage / job.id
+    work.mkdir(parents=True, exist_ok=True)
+    with locked(work, job):
+        if job.done(project):  # another process was quicker
+            return
+        attempt = Attempt.start(work)
+        out = fresh_directory(project / job.dir)
+        (out / "config.json").write_text(json.dumps(job.config, indent=1) + "\n")
+        inputs = {name: project / upstream.dir for name, upstream in job.inputs.items()}
+        try:
+            extras = run(config, inputs, out, work) or {}
+        except OSError as error:
+            if error.filename is None and error.errno is not None:
+                raise LightasrError(f"{job.stage} {job.id}: {error.strerror}") from error
+            raise
+        finally:
+            attempt.stop()
+        receipt = {**record(job, attempt), **extras}
+        (out / "run.json").write_text(json.dumps(receipt, indent=1) + "\n")
+        put_in_place(out, project / job.dir)
+        shutil.rmtree(work)
+
+
+@contextmanager
+def locked(work: Path, job: Job) -> Iterator[None]:
+    """Only one process makes a directory; the kernel frees the lock of one that was killed."""
+    path = work / "lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RetryError(
+                f"{job.stage} {job.id}: is being made by {lock.read().strip() or 'another process'}"
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        yield
+
+
+def fresh_directory(final: Path) -> Path:
+    """An empty directory beside the final one, where what a killed attempt left is cleared."""
+    out = final.with_name(f".{final.name}.part")
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    return out
+
+
+def put_in_place(out: Path, final: Path) -> None:
+    """Rename a complete directory; Snakemake may have made an empty one in its place."""
+    for path in out.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+    if final.exists():
+        shutil.rmtree(final)
+    out.rename(final)
+
+
+class Attempt:
+    """Time and count of the attempts at one directory, kept where a kill does not reach."""
+
+    def __init__(self, path: Path, earlier: list[dict[str, Any]]) -> None:
+        self.path, self.earlier = path, earlier
+        self.started, self.clock = datetime.now(UTC), time.monotonic()
+        self.seconds = 0.0
+
+    @classmethod
+    def start(cls, work: Path) -> Attempt:
+        path = work / "attempts.json"
+        return cls(path, json.loads(path.read_text()) if path.exists() else [])
+
+    def stop(self) -> None:
+        self.seconds = time.monotonic() - self.clock
+        write_atomically(self.path, json.dumps([*self.earlier, {"seconds": self.seconds}]))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """A file that is either the old or the new one, whenever the power goes."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def record(job: Job, attempt: Attempt) -> dict[str, Any]:
+    """What `run.json` says of any stage; what was not measured is null."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    bytes_per_unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "stage": job.stage,
+        "label": job.label,
+        "key": job.key,
+        "git_commit": git_commit(),
+        "source_digest": source_digest(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in REPORTED_PACKAGES},
+        },
+        "host": socket.gethostname(),
+        "seed": job.config.get("seed") or job.config.get("train", {}).get("seed"),
+        "attempts": len(attempt.earlier) + 1,
+        "seconds": attempt.seconds + sum(earlier["seconds"] for earlier in attempt.earlier),
+        "gpu_seconds": None,
+        "peak_memory_mb": max(u.ru_maxrss for u in usage) * bytes_per_unit / 1e6,
+        "energy_joules": None,
+        "energy_source": None,
+        "started": attempt.started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": {name: upstream.id for name, upstream in job.inputs.items()},
+    }
+
+
+@cache
+def source_digest() -> str:
+    """Stands for the text of the whole package: results of other source are marked."""
+    package = Path(__file__).parent
+    whole = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        whole.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()[:10]
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit the package is run from, `+` where files differ from it; None outside of git."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Text: normalisation, transcripts and tokenizers."""

@@ -1,0 +1,1 @@
+"""Training: the loop, its batches' augmentation, its schedule, its checkpoints."""

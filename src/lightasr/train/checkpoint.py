@@ -1,0 +1,62 @@
+"""Checkpoints: whole or absent, loaded without running code, refused by any other experiment."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightasr.errors import LightasrError
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write beside, flush to the disk, rename."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def load(path: Path, identity: str | None = None) -> dict[str, Any]:
+    """The state that `save` wrote; `identity` is what made it, where that matters."""
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise LightasrError(
+            f"{path}: damaged checkpoint ({error}); delete it to start over"
+        ) from None
+    if identity is not None and state["identity"] != identity:
+        raise LightasrError(
+            f"{path}: made by another experiment ({state['identity']}, this is {identity}); "
+            "delete it to start over"
+        )
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator a training draws from."""
+    version, words, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (version, torch.from_numpy(words.astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """What `random_state` saved, put back."""
+    python_version, words, gauss = state["python"]
+    random.setstate((python_version, tuple(words), gauss))
+    version, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((version, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

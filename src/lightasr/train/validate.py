@@ -1,0 +1,51 @@
+"""How a model does on the dev part while it is trained: loss and greedy error rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jiwer
+import torch
+
+from lightasr.data.batches import FeatureStore, Utterance, plan_batches
+from lightasr.decode.greedy import greedy
+from lightasr.models.asr import AcousticModel
+from lightasr.objectives.ctc import ctc_loss
+from lightasr.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class DevResult:
+    """Loss in nats per symbol, error rates as fractions."""
+
+    dev_loss: float
+    dev_wer: float
+    dev_cer: float
+
+
+@torch.no_grad()
+def validate(
+    model: AcousticModel,
+    utterances: list[Utterance],
+    store: FeatureStore,
+    tokenizer: Tokenizer,
+    batch_seconds: float,
+    device: torch.device,
+) -> DevResult:
+    """Greedy decoding of `utterances` as the model stands."""
+    model.eval()
+    batches = plan_batches([utterance.seconds for utterance in utterances], batch_seconds)
+    references: list[str] = []
+    hypotheses: list[str] = []
+    loss = symbols = 0.0
+    for batch in store.stream(utterances, batches):
+        logp_btv, lengths_b = model(batch.features_btf.to(device), batch.lengths_b.to(device))
+        count = float(batch.target_lengths_b.sum())
+        targets = batch.targets_bu.to(device), batch.target_lengths_b.to(device)
+        loss += count * ctc_loss(logp_btv, lengths_b, *targets).item()
+        symbols += count
+        references += [utterance.text for utterance in batch.utterances]
+        hypotheses += greedy(logp_btv, lengths_b, tokenizer)
+    return DevResult(
+        loss / symbols, jiwer.wer(references, hypotheses), jiwer.cer(references, hypotheses)
+    )

@@ -1,0 +1,253 @@
+"""The report page: what it shows, that it needs nothing from elsewhere, how figures choose."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from results_on_disk import DIGEST, make_run
+
+from lightasr.errors import LightasrError
+from lightasr.score.plots import MAX_DISTINCT, choose_styles, pareto_front
+from lightasr.score.report import fact_text, write_report
+from lightasr.score.tables import Published, Row, SeedRun, StudyTable
+
+SUBJECTS = [
+    "THE NUMBER SIX BUS",
+    "MY MONTHLY CARD",
+    "THE NEXT TRAIN",
+    "A LOST UMBRELLA",
+    "THIS FINE",
+]
+VERBS = ["LEAVES FROM", "WAS FOUND NEAR", "IS NOT VALID AT", "STOPS AT", "ARRIVES LATE AT"]
+PLACES = ["THE CENTRAL STATION", "GREEN STREET", "THE AIRPORT", "THE OLD BRIDGE", "PLATFORM TWO"]
+MISHEARD = {"BUS": "BOSS", "CARD": "CAR", "FINE": "FIND", "STOPS": "STOP", "GREEN": "GREY"}
+PARTS = {"dev-clean": 1.0, "test-clean": 1.1, "test-other": 2.2}
+FACTS = {
+    "studies": 1,
+    "git_commit": "c0ffee0",
+    "versions": {"lightasr": "0.1.0", "torch": "2.11.0"},
+    "host": "node1",
+    "jobs": 24,
+    "hours": 3.25,
+    "energy": None,
+}
+
+
+def misheard(words: list[str], rate: float, rng: np.random.Generator) -> str:
+    """Words, each wrong with the given probability: substituted, left out or said twice."""
+    heard = []
+    for word in words:
+        if rng.random() >= rate:
+            heard.append(word)
+        elif (kind := rng.integers(6)) < 4:
+            heard.append(MISHEARD.get(word, word[:-1] + "E"))
+        elif kind == 4:
+            heard.extend([word, "THE"])
+    return " ".join(heard)
+
+
+def spoken(part: int, rate: float, seed: int) -> list[tuple[str, str, str, str]]:
+    """A part's utterances, the same in every run, as heard with about this error rate."""
+    sentences = np.random.default_rng(part)
+    ears = np.random.default_rng([part, seed, int(rate * 1e6)])
+    utterances = []
+    for speaker in range(8):
+        speaker_rate = min(0.9, rate * (0.6 + 0.1 * speaker))
+        for number in range(6):
+            said = " ".join(sentences.choice(words) for words in (SUBJECTS, VERBS, PLACES))
+            heard = misheard(said.split(), speaker_rate, ears)
+            utterances.append((f"{speaker}-{number:03d}", str(speaker), said, heard))
+    return utterances
+
+
+def trained(root: Path, name: str, seed: int, rate: float, minutes: float) -> SeedRun:
+    """One training of twelve epochs that ends at the given error rate."""
+    decoded = {}
+    for index, (part, harder) in enumerate(PARTS.items()):
+        for decoder, factor in (("greedy", 1.5), ("beam", 1.0)):
+            decoded[f"{part}.{decoder}"] = spoken(index, rate * harder * factor, seed)
+    curves = [
+        f"{epoch},{epoch * 50},{epoch * minutes * 5:.1f},0.001,{20 + 90 / epoch + seed:.3f},3.0,"
+        f"{25 + 90 / epoch:.3f},{min(1.0, rate * 1.5 + 0.9 / epoch**1.4 + 0.01 * seed):.4f},0.1"
+        for epoch in range(1, 13)
+    ]
+    facts = {
+        "params": 300_000 + 40_000 * len(name),
+        "seconds": minutes * 60,
+        "epoch_seconds": minutes * 5,
+        "gpu_seconds": None,
+        "peak_memory_mb": 812.0,
+        "epochs": 12,
+        "steps": 600,
+        "attempts": 1,
+    }
+    return make_run(root, name, seed, decoded, facts, curves)
+
+
+def make_study(root: Path, names: list[str], seeds: int = 2) -> StudyTable:
+    rows = tuple(
+        Row(
+            name,
+            tuple(
+                trained(
+                    root, name, seed, 0.13 - 0.09 * (index * 7 % len(names)) / len(names), 4 + index
+                )
+                for seed in range(1, seeds + 1)
+            ),
+        )
+        for index, name in enumerate(names)
+    )
+    return StudyTable(
+        title="Recurrent unit type",
+        study="recurrent_units",
+        scale="sample",
+        columns=("params", "minutes", "peak_memory_mb", "wer/test-clean", "wer/test-other"),
+        rows=rows,
+        source_digest=DIGEST,
+        published={
+            names[0]: Published("Univ. of Warsaw 2019, 4 x V100", {"wer/test-clean": 12.77})
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("report")
+    study = make_study(root, ["rnn", "gru", "ligru", "lr[train.lr=0.0003]"])
+    write_report("sample", [study], root / "results" / "sample.html", FACTS)
+    return (root / "results" / "sample.html").read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """Collects what a browser would load, and whether every element is closed."""
+
+    VOID = ("meta", "br", "path", "use", "rect", "line", "circle")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "data") and value:
+                self.loads.append(value)
+            if name == "id" and value:
+                self.ids.append(value)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def parsed(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    return tags
+
+
+def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
+    assert all(target.startswith("#") for target in parsed(page).loads)
+    assert "<script" not in page and "<link" not in page and "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"'<>]+", page)) <= namespaces
+
+
+def test_the_page_is_well_formed_and_its_links_lead_somewhere(page: str) -> None:
+    tags = parsed(page)
+    assert tags.open == []
+    assert len(set(tags.ids)) == len(tags.ids), "an id stands once"
+    for target in tags.loads:
+        assert target[1:] in tags.ids, target
+
+
+def test_the_page_says_what_was_run(page: str) -> None:
+    for text in ("lightasr results: sample", "c0ffee0", "torch 2.11.0", "3.25", "node1"):
+        assert text in page
+    assert "<dt>energy</dt><dd>–</dd>" in page
+
+
+def test_every_experiment_has_its_row_and_its_runs(page: str) -> None:
+    for name in ("rnn", "gru", "ligru", "lr[train.lr=0.0003]"):
+        assert f"<td>{name}</td>" in page
+    assert "<summary>All 8 training runs</summary>" in page
+    assert "Univ. of Warsaw 2019" in page
+
+
+def test_figures_are_drawn_in_the_pages_ink(page: str) -> None:
+    assert page.count("<figure>") == page.count("<svg") == 3
+    assert "currentColor" in page
+    assert "#010203" not in page and "#000000" not in page
+
+
+def test_the_best_experiments_errors_are_shown(page: str) -> None:
+    assert re.search(r"Where \S+ errs", page)
+    assert "Worst utterances" in page
+    assert re.search(r"<del>[A-Z ]+</del>", page)
+
+
+def test_a_study_without_results_says_so(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    row = Row("rnn", (SeedRun(1, nowhere, nowhere, nowhere),))
+    study = StudyTable("Soon", "soon", "sample", ("wer/test-clean",), (row,), DIGEST)
+    write_report("sample", [study], tmp_path / "r.html", {})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "No results yet." in page and "rnn: 1 of 1 seeds without result yet" in page
+
+
+def test_text_from_results_is_escaped(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    row = Row("<b>rnn", (SeedRun(1, nowhere, nowhere, nowhere),))
+    study = StudyTable("a & b", "s", "sample", ("params",), (row,), DIGEST)
+    write_report("sample", [study], tmp_path / "r.html", {"host": "<i>"})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;rnn" in page and "a &amp; b" in page and "<i>" not in page
+
+
+def test_a_curve_without_its_columns_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "rnn", 1, {"test-clean.beam": [("u", "s", "A", "A")]})
+    (run.train / "curves.csv").write_text("epoch,seconds\n1,2\n", encoding="utf-8")
+    study = StudyTable("T", "t", "sample", ("wer/test-clean",), (Row("rnn", (run,)),), DIGEST)
+    with pytest.raises(LightasrError, match=r"curves.csv: no column train_loss, dev_wer"):
+        write_report("sample", [study], tmp_path / "r.html", {})
+
+
+def test_a_few_experiments_all_look_different() -> None:
+    names = [f"e{n}" for n in range(MAX_DISTINCT)]
+    styles = choose_styles(names, ranking=[])
+    assert len({(style.colour, style.line) for style in styles.values()}) == MAX_DISTINCT
+    assert not any(style.muted for style in styles.values())
+
+
+def test_of_many_experiments_the_first_and_the_best_stand_out() -> None:
+    names = [f"e{n}" for n in range(30)]
+    styles = choose_styles(names, ranking=names[::-1])
+    shown = [name for name in names if not styles[name].muted]
+    assert shown == ["e0", "e24", "e25", "e26", "e27", "e28", "e29"]
+    assert len({styles[name].colour for name in shown}) == len(shown)
+
+
+def test_the_pareto_front_drops_what_is_beaten() -> None:
+    points = [(10.0, 8.0), (5.0, 9.0), (6.0, 9.5), (20.0, 7.0), (20.0, 7.5), (30.0, 7.0)]
+    assert pareto_front(points) == [(5.0, 9.0), (10.0, 8.0), (20.0, 7.0)]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (1234567, "1,234,567"), (1.5, "1.50"), (["a", 2], "a, 2"), ("node1", "node1")],
+)
+def test_facts_are_written_for_people(value: object, text: str) -> None:
+    assert fact_text(value) == text

@@ -1,0 +1,251 @@
+"""A study's table: exact text of a small one, what is marked, what stays blank, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from results_on_disk import DIGEST, Decoded, make_run
+
+from lightasr.errors import LightasrError
+from lightasr.score.columns import check_column, parse_column, valid_columns
+from lightasr.score.tables import Published, Row, SeedRun, StudyTable, layout, write_table
+
+WORDS = list("ABCDEFGHIJ")
+MARKDOWN = """\
+# Recurrent unit type (sample)
+
+| experiment | params (M) | training (min) |     GPU hours |        WER (%) test-clean | RTFx test-clean | WER (%) test-clean (published) |
+| ---------- | ---------: | -------------: | ------------: | ------------------------: | --------------: | -----------------------------: |
+| rnn        |       1.25 |     10.5 ± 0.7 | 0.250 ± 0.000 | 36.25 [35.0, 38.8] ± 5.30 |      16.0 ± 0.0 |                                |
+| li_gru\\*   |       0.80 |          0.500 |               |         8.75† [6.2, 10.0] |            16.0 |                                |
+| lstm       |            |                |               |                           |                 |                      13.46 [1] |
+
+[low, high]: 95 % interval from 1000 resamples of the speakers (test-clean: 8), each with all seeds.
+
+Means over 1 to 2 seeds; ±: standard deviation over seeds.
+
+† differs from rnn (paired bootstrap over speakers, p below 0.05 after Holm's correction over the rows of a column).
+
+Decoded with the language model unless a column says greedy.
+
+li_gru: 1 of 2 seeds without result yet (2).
+
+lstm: 2 of 2 seeds without result yet (1, 2).
+
+\\* made by another version of the source than the current one.
+
+[1] Warsaw 2019
+"""  # noqa: E501 - a line of a table is as long as it is
+
+
+def wrong_words(*per_speaker: int) -> Decoded:
+    """An utterance of ten words per speaker, the first n of them wrong."""
+    return [
+        (f"u{n}", f"s{n}", " ".join(WORDS), " ".join(["X"] * wrong + WORDS[wrong:]))
+        for n, wrong in enumerate(per_speaker)
+    ]
+
+
+def absent(root: Path, seed: int) -> SeedRun:
+    return SeedRun(seed, root / "no-train", root / "no-decode", root / "no-score")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyTable:
+    """A baseline with two seeds, a better unit with one of two, one never run."""
+    gpu = {"params": 1_250_000, "seconds": 600, "epoch_seconds": 75.0, "gpu_seconds": 900}
+    baseline = Row(
+        "rnn",
+        (
+            make_run(tmp_path, "rnn", 1, {"test-clean.beam": wrong_words(*[3] * 7, 5)}, gpu),
+            make_run(
+                tmp_path,
+                "rnn",
+                2,
+                {"test-clean.beam": wrong_words(*[4] * 7, 4)},
+                gpu | {"seconds": 660},
+            ),
+        ),
+    )
+    better = Row(
+        "li_gru",
+        (
+            make_run(
+                tmp_path,
+                "li_gru",
+                1,
+                {"test-clean.beam": wrong_words(*[1] * 7, 0)},
+                {"params": 800_000, "seconds": 30, "gpu_seconds": None},
+                source_digest="0ld",
+            ),
+            absent(tmp_path, 2),
+        ),
+    )
+    never = Row("lstm", (absent(tmp_path, 1), absent(tmp_path, 2)))
+    return StudyTable(
+        title="Recurrent unit type",
+        study="recurrent_units",
+        scale="sample",
+        columns=("params", "minutes", "gpu_hours", "wer/test-clean", "rtfx/test-clean"),
+        rows=(baseline, better, never),
+        source_digest=DIGEST,
+        published={"lstm": Published("Warsaw 2019", {"wer/test-clean": 13.46})},
+    )
+
+
+def test_the_markdown_of_a_small_study(study: StudyTable, tmp_path: Path) -> None:
+    write_table(study, tmp_path / "tables")
+    assert (tmp_path / "tables" / "recurrent_units.md").read_text(encoding="utf-8") == MARKDOWN
+
+
+def test_the_csv_reads_back_as_numbers(study: StudyTable, tmp_path: Path) -> None:
+    write_table(study, tmp_path)
+    table = pd.read_csv(tmp_path / "recurrent_units.csv", index_col="experiment")
+    assert list(table.index) == ["rnn", "li_gru", "lstm"]
+    rnn = table.loc["rnn"]
+    assert rnn["params.mean"] == 1_250_000
+    assert rnn["minutes.mean"] == 10.5
+    assert rnn["minutes.sd"] == pytest.approx(0.5 * 2**0.5)
+    assert rnn["wer/test-clean.mean"] == pytest.approx((32.5 + 40) / 2)
+    assert rnn["wer/test-clean.low"] < 36.25 < rnn["wer/test-clean.high"]
+    assert rnn["wer/test-clean.seeds"] == 2
+    assert table["wer/test-clean.p"].to_dict()["li_gru"] < 0.05
+    assert list(table["other_source"]) == [0, 1, 0]
+    assert table.loc["lstm", "wer/test-clean.published"] == 13.46
+    assert table.loc["lstm"].filter(regex=r"\.(mean|low|high|sd|p)$").isna().all()
+
+
+def test_latex_is_a_booktabs_table_with_names_escaped(study: StudyTable, tmp_path: Path) -> None:
+    write_table(study, tmp_path)
+    text = (tmp_path / "recurrent_units.tex").read_text(encoding="utf-8")
+    assert r"li\_gru$^{*}$ & 0.80" in text
+    assert r"WER (\%) test-clean" in text
+    assert r"8.75$^{\dagger}$ [6.2, 10.0]" in text
+    assert text.index(r"\toprule") < text.index(r"\midrule") < text.index(r"\bottomrule")
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {row.count("&") for row in rows} == {6}, "as many cells in every line"
+
+
+def test_what_was_not_measured_is_blank(study: StudyTable) -> None:
+    text = layout(study)
+    by_name = {row[0].value: [str(cell) for cell in row[1:]] for row in text.body}
+    assert by_name["li_gru"][2] == "", "no GPU seconds were recorded"
+    assert by_name["lstm"][:5] == ["", "", "", "", ""]
+    assert by_name["rnn"][5] == "", "nobody published this row"
+
+
+def test_one_speaker_shows_neither_interval_nor_mark(tmp_path: Path) -> None:
+    rows = tuple(
+        Row(name, (make_run(tmp_path, name, 1, {"test-clean.beam": wrong_words(wrong)}),))
+        for name, wrong in (("a", 9), ("b", 1))
+    )
+    text = layout(StudyTable("T", "t", "sample", ("wer/test-clean",), rows, DIGEST))
+    assert [str(row[1]) for row in text.body] == ["90.00", "10.00"]
+
+
+def compared(root: Path, base: Decoded, other: Decoded, times: int) -> StudyTable:
+    """A first row and as many others that all err alike."""
+    rows = [Row("base", (make_run(root, "base", 1, {"test-clean.beam": base}),))]
+    for n in range(times):
+        rows.append(Row(f"r{n}", (make_run(root, f"r{n}", 1, {"test-clean.beam": other}),)))
+    return StudyTable("T", "t", "sample", ("wer/test-clean",), tuple(rows), DIGEST)
+
+
+def test_holm_counts_the_rows_of_a_column(tmp_path: Path) -> None:
+    """A difference that one comparison would show is not significant among many."""
+    base, better = wrong_words(*[4] * 12), wrong_words(*[3] * 7, *[4] * 4, 5)
+    many = compared(tmp_path, base, better, times=8)
+    few = dataclasses.replace(many, rows=many.rows[:2])
+    assert layout(few).body[1][1].mark == "†"
+    assert layout(many).body[1][1].mark == ""
+
+
+def test_too_few_speakers_to_show_anything_are_named(tmp_path: Path) -> None:
+    table = compared(tmp_path, wrong_words(9, 9, 9), wrong_words(0, 1, 0), times=2)
+    assert layout(table).body[1][1].mark == ""
+    note = "test-clean: 3 speakers are too few to show a difference in 2 comparisons with †."
+    assert note in layout(table).notes
+
+
+def test_greedy_and_character_columns_are_told_apart(tmp_path: Path) -> None:
+    decoded = {"dev-clean.greedy": wrong_words(5, 5), "dev-clean.beam": wrong_words(1, 1)}
+    row = Row("a", (make_run(tmp_path, "a", 1, decoded),))
+    columns = ("wer/dev-clean/greedy", "wer/dev-clean", "cer/dev-clean/beam", "rtfx/dev-clean")
+    text = layout(StudyTable("T", "t", "sample", columns, (row,), DIGEST))
+    assert text.header[1:] == [
+        "WER (%) dev-clean greedy",
+        "WER (%) dev-clean",
+        "CER (%) dev-clean",
+        "RTFx dev-clean",
+    ]
+    assert [cell.value for cell in text.body[0][1:]] == ["50.00", "10.00", "5.26", "4.00"]
+
+
+def test_rows_over_other_utterances_are_not_compared(tmp_path: Path) -> None:
+    first = make_run(tmp_path, "a", 1, {"test-clean.beam": wrong_words(1, 1)})
+    other = make_run(tmp_path, "b", 1, {"test-clean.beam": wrong_words(1, 1, 1)})
+    rows = (Row("a", (first,)), Row("b", (other,)))
+    with pytest.raises(LightasrError, match="only in one of them: u2"):
+        layout(StudyTable("T", "t", "sample", ("wer/test-clean",), rows, DIGEST))
+
+
+def test_a_published_row_that_is_no_experiment_is_refused(study: StudyTable) -> None:
+    with pytest.raises(LightasrError, match="published.lsmt names no experiment"):
+        dataclasses.replace(study, published={"lsmt": Published("x", {})})
+
+
+def test_a_number_that_is_none_is_refused(study: StudyTable) -> None:
+    path = study.rows[0].runs[0].train / "run.json"
+    path.write_text(json.dumps({"source_digest": DIGEST, "params": "many"}), encoding="utf-8")
+    with pytest.raises(LightasrError, match="params is 'many'") as error:
+        layout(study)
+    assert str(path) in str(error.value)
+
+
+def test_tables_are_replaced_whole(study: StudyTable, tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+    write_table(study, out)
+    write_table(study, out)
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["recurrent_units.csv", "recurrent_units.md", "recurrent_units.tex"]
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("wer/test-claen", "wer/test-clean"),
+        ("gpu_hour", "gpu_hours"),
+        ("rtfx", "rtfx/"),
+        ("wer/test-other/beem", "wer/test-other/beam"),
+        ("Params", "params"),
+    ],
+)
+def test_an_unknown_column_names_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(LightasrError, match=f"{name!r}: did you mean '{nearest}"):
+        check_column(name)
+
+
+def test_every_valid_column_parses_and_has_a_header() -> None:
+    names = valid_columns(["dev", "test"])
+    headers = [parse_column(name).header for name in names]
+    assert all(headers)
+    check_column("wer/test", parts=["dev", "test"])
+    with pytest.raises(LightasrError):
+        check_column("wer/test-clean", parts=["dev", "test"])
+
+
+def test_checking_columns_imports_no_heavy_package() -> None:
+    code = (
+        "import sys, lightasr.score.columns\n"
+        "print(*{'numpy', 'pandas', 'torch', 'matplotlib', 'jiwer'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == ""

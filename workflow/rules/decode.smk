@@ -1,0 +1,23 @@
+# Hypotheses of each trained model for the held-out parts.
+
+
+rule decode:
+    input:
+        receipts("decode"),
+
+
+rule decode_run:
+    input:
+        inputs,
+    output:
+        "results/decode/{id}/run.json",
+    log:
+        "logs/decode/{id}.log",
+    params:
+        options=PLAN.options,
+    threads: PLAN.threads("decode")
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    shell:
+        "lightasr --log {log} decode {wildcards.id} {params.options}"

@@ -1,0 +1,23 @@
+# Features of each part, computed from its archive as a stream.
+
+
+rule features:
+    input:
+        receipts("features"),
+
+
+rule compute_features:
+    input:
+        inputs,
+    output:
+        "data/features/{id}/run.json",
+    log:
+        "logs/features/{id}.log",
+    params:
+        options=PLAN.options,
+    threads: PLAN.threads("features")
+    resources:
+        mem_mb=3000,
+        runtime=120,
+    shell:
+        "lightasr --log {log} features {wildcards.id} {params.options}"

@@ -1,0 +1,43 @@
+# One table for each study, and one page for all of them.
+
+
+rule tables:
+    input:
+        [study.tables for study in PLAN.studies],
+
+
+for study in PLAN.studies:
+
+    rule:
+        name:
+            f"table_{study.name}"
+        input:
+            ancient([run.score.receipt for e in study.experiments for run in e.runs]),
+        output:
+            study.tables,
+        log:
+            f"logs/tables/{study.scale}-{study.name}.log",
+        params:
+            study=study.name,
+            options=f"--scale {PLAN.scale}",
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        shell:
+            "lightasr --log {log} tables {params.study} {params.options}"
+
+
+rule report:
+    input:
+        ancient([study.tables[-1] for study in PLAN.studies]),
+    output:
+        PLAN.report,
+    log:
+        f"logs/report/{PLAN.scale}.log",
+    params:
+        options=PLAN.options,
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "lightasr --log {log} report {params.options}"

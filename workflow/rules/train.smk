@@ -1,0 +1,23 @@
+# Fine-tuning: one job for each experiment and seed.
+
+
+rule train:
+    input:
+        receipts("train"),
+
+
+rule train_model:
+    input:
+        inputs,
+    output:
+        "results/train/{id}/run.json",
+    log:
+        "logs/train/{id}.log",
+    params:
+        options=PLAN.options,
+    threads: PLAN.threads("train")
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+    shell:
+        "lightasr --log {log} train {wildcards.id} {params.options}"
