@@ -35,6 +35,10 @@ RunName = Annotated[
         help="A trained model: an experiment's name, `study/name`, or a directory.", metavar="RUN"
     ),
 ]
+BenchOut = Annotated[
+    Path | None,
+    typer.Option("--json", help="Default: results/bench/<name>.json.", metavar="OUT"),
+]
 Decoder = Annotated[
     Literal["greedy", "beam"], typer.Option(help="`beam` uses lexicon and language model.")
 ]
@@ -233,3 +237,38 @@ def find_recognizer(run: str, decoder: str, scale: str | None) -> Recognizer:
     from lightasr.serve.recognizer import load_recognizer
 
     return load_recognizer(read_plan(scale), run, decoder)
+
+
+# --- benchmarks ---------------------------------------------------------------------------------
+
+bench = typer.Typer(invoke_without_command=True, help="Measure this machine, side by side.")
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def bench_all(context: typer.Context) -> None:
+    """Without a name: every benchmark, each into `results/bench/`.
+
+    Example: `lightasr bench`
+    """
+    if context.invoked_subcommand is None:
+        bench_plan()
+
+
+@bench.command("plan")
+def bench_plan(
+    experiments: Annotated[int, typer.Option(help="Rows of the generated study.")] = 1000,
+    seeds: Annotated[int, typer.Option(help="Seeds of each row.")] = 1,
+    json_out: BenchOut = None,
+) -> None:
+    """How long planning takes when there are many experiments.
+
+    Example: `lightasr bench plan --seeds 3`
+    """
+    from lightasr.bench import planning
+    from lightasr.bench.results import write_results
+
+    project = project_root()
+    rows = planning.rows(project, experiments, tuple(range(1, seeds + 1)))
+    out = json_out or project / "results" / "bench" / "plan.json"
+    print(write_results("plan", planning.TITLE, rows, out))

@@ -1,4 +1,4 @@
-"""Reads and merges the YAML files of `config/`: what was written where, before any type is known."""
+"""Reads and merges the files of `config/`: what was written where, before any type is known."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ class _Loader(yaml.CSafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {}
+_Loader.yaml_constructors = {  # no dates, sets or bytes: JSON, which keys are made of, has none
+    tag: make
+    for tag, make in yaml.CSafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in {"null", "bool", "float", "seq", "str"}
+}
 for _tag, _pattern, _first in [
     ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
@@ -37,10 +42,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Tree:
     seen: set[str] = set()
     for key_node, _ in node.value:
         key = key_node.value
+        where = f"{node.start_mark.name}:{key_node.start_mark.line + 1}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise LightasrError(f"{where}: a key is a word, not a list or a mapping")
         if key in seen and key != "<<":
-            raise LightasrError(
-                f"{node.start_mark.name}:{key_node.start_mark.line + 1}: '{key}' is given twice"
-            )
+            raise LightasrError(f"{where}: '{key}' is given twice")
         seen.add(key)
     loader.flatten_mapping(node)
     return {str(k.value): loader.construct_object(v, deep=True) for k, v in node.value}
@@ -79,14 +85,9 @@ def merge(base: Any, over: Any) -> Any:
     """`over` laid on `base`: mappings merge, everything else (lists too) replaces.
 
     A mapping that names another `name` (another encoder, another corpus) starts afresh, because
-    the keys of the one mean nothing to the other; `mixer: luna` is short for
-    `mixer: {name: luna}`.
+    the keys of the one mean nothing to the other.
     """
-    if not isinstance(over, dict):
-        return over
-    if isinstance(base, str) and base:
-        base = {"name": base}
-    if not isinstance(base, dict):
+    if not isinstance(base, dict) or not isinstance(over, dict):
         return over
     if "name" in over and "name" in base and over["name"] != base["name"]:
         return over
@@ -97,4 +98,4 @@ def nested(dotted: str, value: Any) -> Tree:
     """`nested("train.lr", 1)` is `{"train": {"lr": 1}}`."""
     for key in reversed(dotted.split(".")):
         value = {key: value}
-    return value  # type: ignore[no-any-return]  # a dotted key has at least one part
+    return value

@@ -38,11 +38,19 @@ def explain(
     error: ValidationError, model: type[BaseModel], tree: Tree, layers: list[Layer]
 ) -> Iterator[str]:
     """One line for each mistake."""
+    told: list[list[str]] = []
     for detail in error.errors():
         path = _path(detail, tree)
-        layer = _source(path, layers)
-        where = [layer.file, *([layer.entry] if layer.entry else []), ".".join(path)]
-        yield f"{': '.join(part for part in where if part)}: {_reason(detail, path, model, tree)}"
+        if detail["type"] == "too_short" and any(known[: len(path)] == path for known in told):
+            continue  # pydantic counts the valid items alone; the others are told already
+        told.append(path)
+        yield f"{place(path, layers)}: {_reason(detail, path, model, tree)}"
+
+
+def place(path: list[str], layers: list[Layer]) -> str:
+    """File, entry and key: where to mend what is wrong at `path`."""
+    layer = _source(path, layers)
+    return ": ".join(part for part in (layer.file, layer.entry, ".".join(path)) if part)
 
 
 def _path(detail: ErrorDetails, tree: Tree) -> list[str]:
@@ -59,6 +67,8 @@ def _path(detail: ErrorDetails, tree: Tree) -> list[str]:
             node = node[step]
         except (KeyError, IndexError, TypeError):
             node = None
+    if path[-1:] == ["name"] and path[-2:-1] and path[-2] in COMPONENTS:
+        path.pop()  # an unknown component, whether given in full or by its name alone
     return path
 
 
@@ -81,11 +91,20 @@ def _reason(detail: ErrorDetails, path: list[str], model: type[BaseModel], tree:
     if kind == "union_tag_not_found":
         return f"which {path[-1]}? add `name:`, one of {', '.join(COMPONENTS[path[-1]])}"
     if kind == "literal_error":
-        return f"'{given}' is not known here{_nearest(str(given), _literals(model, path, tree))}"
+        key = next(step for step in reversed(path) if not step.isdigit())
+        return f"unknown {key} '{given}'{_nearest(str(given), _literals(model, path, tree))}"
     if kind == "missing":
         return "missing"
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return f"expected `key: value` lines (found {_shown(given)})"
+    if kind == "too_short":
+        return "expected at least one"
     message = detail["msg"].removeprefix("Value error, ")
-    return message if kind == "value_error" else f"{message} (found {given!r})"
+    return message if kind == "value_error" else f"{message} (found {_shown(given)})"
+
+
+def _shown(given: Any) -> str:
+    return "nothing" if given is None else repr(given)
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -132,8 +151,8 @@ def _literals(model: type[BaseModel], path: list[str], tree: Tree) -> list[str]:
     """The words a key may hold."""
     while path and path[-1].isdigit():
         path = path[:-1]
-    if path[-1] == "name" and len(path) > 1 and path[-2] in COMPONENTS:
-        return list(COMPONENTS[path[-2]])
+    if path[-1] in COMPONENTS:
+        return list(COMPONENTS[path[-1]])
     section = _model_at(model, path[:-1], tree)
     if section is None or path[-1] not in section.model_fields:
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,32 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_text(plan: Plan) -> str:
-    """A row a run, and how many jobs each stage has; 80 columns."""
+    """A row a run, how many jobs each stage has, and what is new; 80 columns for usual names."""
     done = _done(plan)
-    rows = [("study", "experiment", "seed", "run", "")]
-    for experiment in plan.experiments:
-        for run in experiment.runs:
-            missing = [job.stage for job in run.jobs if not done[job.id]]
-            state = f"new: {', '.join(missing)}" if missing else "done"
-            rows.append((experiment.study, experiment.name, str(run.seed), run.train.id, state))
-    shown = rows[: SHOWN_ROWS + 1]
-    lines = _aligned(shown)
-    if len(rows) > len(shown):
-        lines.append(f"... and {len(rows) - len(shown)} more; --json lists all")
-    lines += ["", *_stage_lines(plan, done)]
-    return "\n".join(lines)
+    left = SHOWN_ROWS
+    lines = [f"scale {plan.scale}", ""]
+    for study in plan.studies:
+        rows = [("  experiment", "seed", "run", "new")]
+        for experiment in study.experiments:
+            for run in experiment.runs:
+                missing = " ".join(job.stage for job in run.jobs if not done[job.id])
+                rows.append((f"  {experiment.name}", str(run.seed), run.train.id, missing or "-"))
+        shown = rows[: left + 1]
+        left -= len(shown) - 1
+        lines += [f"{study.name}: {study.spec.title}", *_aligned(shown)]
+        if len(rows) > len(shown):
+            lines.append(f"  ... and {len(rows) - len(shown)} more; --json lists all")
+        lines.append("")
+    return "\n".join([*lines, *_stage_lines(plan, done), "", _new_line(plan, done)])
+
+
+def _new_line(plan: Plan, done: dict[str, bool]) -> str:
+    counts = {stage: sum(not done[job.id] for job in plan.of_stage(stage)) for stage in STAGES}
+    if not any(counts.values()):
+        return "Nothing is new: every job is done."
+    listed = ", ".join(f"{count} {stage}" for stage, count in counts.items() if count)
+    total = sum(counts.values())
+    return f"New: {total} job{'s' if total > 1 else ''} ({listed})."
 
 
 def _stage_lines(plan: Plan, done: dict[str, bool]) -> list[str]:
@@ -72,7 +85,7 @@ def _stage_lines(plan: Plan, done: dict[str, bool]) -> list[str]:
     return _aligned(rows)
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
@@ -91,7 +104,7 @@ def status_json(plan: Plan) -> dict[str, Any]:
             continue
         try:
             made_by = json.loads((plan.project / job.receipt).read_text())["source_digest"]
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):  # not JSON, or not a receipt
             broken.append(job.receipt)
             continue
         if made_by != current:
@@ -114,7 +127,8 @@ def status_json(plan: Plan) -> dict[str, Any]:
         "interrupted": [
             {"stage": job.stage, "id": job.id}
             for job in plan.jobs.values()
-            if not done[job.id] and _work(plan.project, job).exists()
+            if not done[job.id]
+            and _work(plan.project, job).exists()
             and not _made_by(plan.project, job)
         ],
         "other_source": other,
@@ -151,8 +165,9 @@ def status_text(plan: Plan) -> str:
     ]:
         if status[key]:
             lines += ["", f"{title}:"]
-            lines += [
-                "  " + "  ".join(str(value) for value in entry.values()) for entry in status[key]
-            ]
-    lines += [f"\nunreadable: {path}" for path in status["unreadable"]]
+            entries = [tuple(str(value) for value in entry.values()) for entry in status[key]]
+            lines += [f"  {line}" for line in _aligned(entries)]
+    if status["unreadable"]:
+        lines += ["", "not a receipt; delete the directory to make it again:"]
+        lines += [f"  {path}" for path in status["unreadable"]]
     return "\n".join(lines)

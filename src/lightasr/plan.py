@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 from lightasr import schema
 from lightasr.configfile import Tree, merge, nested, read_yaml
 from lightasr.errors import LightasrError
-from lightasr.invalid import Layer, explain
+from lightasr.invalid import Layer, explain, place
 from lightasr.score.columns import check_column
 
 # Raise a stage's number when a change to its code alters its results: everything of that stage
@@ -177,7 +178,7 @@ class Plan:
         if job is not None and job.stage == stage:
             return job
         if stage in {"train", "decode", "score"}:
-            return getattr(self.run(job_id), stage)  # type: ignore[no-any-return]  # a Run's field
+            return getattr(self.run(job_id), stage)
         known = [job.id for job in self.of_stage(stage)]
         raise LightasrError(f"no {stage} job '{job_id}' in the plan{nearest(job_id, known)}")
 
@@ -231,22 +232,41 @@ def nearest(name: str, known: list[str]) -> str:
 def load_plan(project: Path, scale: str | None = None, studies: list[str] | None = None) -> Plan:
     """Read, resolve and validate; every mistake in every chosen study is told at once."""
     config = project / "config"
-    main_file = config / "config.yaml"
-    main = check(schema.Main, read_yaml(main_file), [Layer("config/config.yaml", None, {})])
+    main_tree = read_yaml(config / "config.yaml")
+    main = check(schema.Main, main_tree, [Layer("config/config.yaml", None, main_tree)])
     scale = scale or main.scale
     datasets = load_datasets(config / "datasets.yaml")
     scale_layer, scale_seeds = load_scale(config, scale)
     planner = _Planner(datasets)
     loaded = []
-    problems: dict[str, None] = {}
-    for name in studies or list(main.studies):
-        try:
+    mistakes = Mistakes()
+    for name in dict.fromkeys(studies or main.studies):
+        with mistakes.noted():
             loaded.append(_study(config, name, scale, scale_layer, scale_seeds, planner))
-        except LightasrError as error:
-            problems |= dict.fromkeys(str(error).splitlines())
-    if problems:
-        raise LightasrError("\n".join(problems))
+    mistakes.tell()
     return Plan(project, scale, tuple(loaded))
+
+
+class Mistakes:
+    """Lines about what is wrong, each once, gathered so that they are told together."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, None] = {}
+
+    @contextmanager
+    def noted(self, where: str = "") -> Iterator[None]:
+        """Go on after a mistake."""
+        try:
+            yield
+        except LightasrError as error:
+            self.lines |= {f"{where}{line}": None for line in str(error).splitlines()}
+
+    def add(self, line: str) -> None:
+        self.lines[line] = None
+
+    def tell(self) -> None:
+        if self.lines:
+            raise LightasrError("\n".join(self.lines))
 
 
 def load_datasets(path: Path) -> dict[str, schema.Dataset]:
@@ -280,7 +300,7 @@ def check(model: type[schema.AnySection], tree: Any, layers: list[Layer]) -> sch
     """`tree` as the typed `model`, or an error that names file, entry, key and the nearest name."""
     try:
         # JSON is how pydantic takes a list for a tuple and still no string for a number.
-        return model.model_validate_json(json.dumps(schema.spelt_out(tree)))
+        return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         raise LightasrError("\n".join(explain(error, model, tree, layers))) from None
 
@@ -293,40 +313,85 @@ def _study(
     scale_seeds: tuple[int, ...] | None,
     planner: _Planner,
 ) -> Study:
-    path = _config_file(config, "studies", name)
+    tree = read_yaml(_config_file(config, "studies", name))
     file = f"config/studies/{name}.yaml"
-    tree = read_yaml(path)
     spec = check(schema.Study, tree, [Layer(file, None, tree)])
-    for column in spec.columns:
-        try:
-            check_column(column)
-        except LightasrError as error:
-            raise LightasrError(f"{file}: columns: {error}") from None
     base = Layer(file, "base", spec.base)
     experiments: list[Experiment] = []
-    problems: dict[str, None] = {}
+    mistakes = Mistakes()
     for entry in spec.experiments:
-        try:
-            for row, layers in _expand(file, spec, entry):
-                resolved = _resolve([scale_layer, base, *layers])
-                runs = planner.runs(resolved, scale_seeds or spec.seeds, file, row)
+        with mistakes.noted():
+            for row, own in _expand(file, spec, entry):
+                layers = [scale_layer, base, *own]
+                resolved = _resolve(layers)
+                _check_corpus(resolved.corpus, planner.datasets, layers)
+                runs = planner.runs(resolved, scale_seeds or spec.seeds)
                 experiments.append(Experiment(name, row, resolved, runs))
-        except LightasrError as error:
-            problems |= dict.fromkeys(str(error).splitlines())
-    rows = [experiment.name for experiment in experiments]
-    for row in spec.published:
-        if row not in rows and not problems:
-            problems[f"{file}: published: '{row}' is no experiment{nearest(row, rows)}"] = None
-    if problems:
-        raise LightasrError("\n".join(problems))
+    _check_table(file, spec, experiments, planner.datasets, mistakes)
+    mistakes.tell()
     return Study(name, scale, spec, tuple(experiments))
+
+
+def _check_table(
+    file: str,
+    spec: schema.Study,
+    experiments: list[Experiment],
+    datasets: Mapping[str, schema.Dataset],
+    mistakes: Mistakes,
+) -> None:
+    """Columns and published numbers name what the study has."""
+    parts = {part for dataset in datasets.values() for part in dataset.parts}
+    rows = {experiment.name for experiment in experiments}
+    scored = {part for e in experiments for part in (e.config.corpus.dev, *e.config.corpus.test)}
+    complete = not mistakes.lines
+    if not complete:  # tell only what is wrong whatever the missing rows turn out to be
+        scored, rows = parts, rows | spec.experiments.keys()
+    columns = [("columns", column, scored) for column in spec.columns]
+    for row, numbers in spec.published.items():
+        columns += [(f"published: {row}", column, parts) for column in numbers]
+        if (row if complete else row.partition("[")[0]) not in rows:
+            hint = nearest(row, sorted(rows))
+            mistakes.add(f"{file}: published: '{row}' is no experiment{hint}")
+    for where, column, known in columns:
+        with mistakes.noted(f"{file}: {where}: "):
+            check_column(column, sorted(known))
+    if spec.published and not spec.published_source:
+        mistakes.add(f"{file}: published_source: missing: say where 'published' stands")
 
 
 def _resolve(layers: list[Layer]) -> schema.Experiment:
     tree: Tree = {}
     for layer in layers:
-        tree = merge(tree, layer.tree)
+        if layer.holds(["train", "seed"]):
+            where = place(["train", "seed"], [layer])
+            raise LightasrError(f"{where}: set `seeds` of the study or the scale instead")
+        tree = schema.with_names(merge(tree, schema.spelt_out(layer.tree)), schema.Experiment)
     return check(schema.Experiment, tree, layers)
+
+
+def _check_corpus(
+    corpus: schema.Corpus, datasets: Mapping[str, schema.Dataset], layers: list[Layer]
+) -> None:
+    """The dataset exists, and so do the parts that are named of it."""
+    dataset = datasets.get(corpus.name)
+    if dataset is None:
+        raise LightasrError(
+            f"{place(['corpus', 'name'], layers)}: no dataset '{corpus.name}' in "
+            f"config/datasets.yaml{nearest(corpus.name, list(datasets))}"
+        )
+    mistakes = Mistakes()
+    for key, parts in [
+        ("train", corpus.train),
+        ("dev", (corpus.dev,)),
+        ("test", corpus.test),
+        ("text", (corpus.text,)),
+    ]:
+        for part in parts:
+            if part not in dataset.parts:
+                hint = nearest(part, list(dataset.parts))
+                where = place(["corpus", key], layers)
+                mistakes.add(f"{where}: dataset '{corpus.name}' has no part '{part}'{hint}")
+    mistakes.tell()
 
 
 def _expand(file: str, spec: schema.Study, entry: str) -> Iterator[tuple[str, list[Layer]]]:
@@ -336,43 +401,65 @@ def _expand(file: str, spec: schema.Study, entry: str) -> Iterator[tuple[str, li
             f"{file}: experiments: '{entry}' is not a name: use letters, digits, _ . + -"
         )
     layers = _chain(file, spec, entry)
-    grid = (spec.experiments[entry] or {}).get("grid", {})
-    if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
+    own = spec.experiments[entry] or {}
+    if "grid" not in own:
+        yield entry, layers
+        return
+    grid = own["grid"]
+    if not (isinstance(grid, dict) and grid) or not all(
+        isinstance(values, list) and values for values in grid.values()
+    ):
         raise LightasrError(f"{file}: {entry}: grid: expected `key: [value, ...]` lines")
+    rows: set[str] = set()
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
+        shown = ",".join(f"{key}={_shown(value)}" for key, value in point.items())
+        row = f"{entry}[{shown}]"
+        if row in rows:
+            raise LightasrError(f"{file}: {entry}: grid: '{row}' is given twice")
+        rows.add(row)
         tree: Tree = {}
         for key, value in point.items():
             tree = merge(tree, nested(key, value))
-        shown = ",".join(f"{key}={_shown(value)}" for key, value in point.items())
-        row = f"{entry}[{shown}]" if point else entry
         yield row, [*layers, Layer(file, entry, tree)]
 
 
 def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else json.dumps(value).strip('"')
+    if isinstance(value, str):
+        return value
+    short = f"{value:g}" if isinstance(value, float) else json.dumps(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def _chain(file: str, spec: schema.Study, entry: str) -> list[Layer]:
     """An entry's own layer after those of all it extends."""
     layers: list[Layer] = []
     seen: list[str] = []
-    name: str | None = entry
+    name: Any = entry
     while name is not None:
+        where = f"{file}: {seen[-1] if seen else entry}: extends"
+        if not isinstance(name, str):
+            raise LightasrError(f"{where}: expected the name of one experiment, found {name!r}")
         if name in seen:
-            raise LightasrError(f"{file}: {entry}: extends: a cycle: {' -> '.join([*seen, name])}")
+            raise _cycle(file, spec, seen[seen.index(name) :])
         if name not in spec.experiments:
-            hint = nearest(name, [known for known in spec.experiments if known != entry])
-            raise LightasrError(f"{file}: {seen[-1]}: extends: no experiment '{name}'{hint}")
+            hint = nearest(name, [known for known in spec.experiments if known != seen[-1]])
+            raise LightasrError(f"{where}: no experiment '{name}'{hint}")
         own = spec.experiments[name] or {}
         if seen and "grid" in own:
-            raise LightasrError(f"{file}: {seen[-1]}: extends: '{name}' is a grid, not one row")
-        if "seed" in (own.get("train") or {}):
-            raise LightasrError(f"{file}: {name}: train.seed: set the study's `seeds` instead")
+            raise LightasrError(f"{where}: '{name}' is a grid, not one row")
         layers.insert(0, Layer(file, name, {k: v for k, v in own.items() if k not in RESERVED}))
         seen.append(name)
         name = own.get("extends")
     return layers
+
+
+def _cycle(file: str, spec: schema.Study, cycle: list[str]) -> LightasrError:
+    """The error of a cycle reads the same from whichever entry it was found."""
+    first = min(cycle, key=list(spec.experiments).index)
+    start = cycle.index(first)
+    shown = " -> ".join([*cycle[start:], *cycle[:start], first])
+    return LightasrError(f"{file}: {first}: extends: a cycle: {shown}")
 
 
 RESERVED = {"extends", "grid"}
@@ -392,16 +479,15 @@ class _Planner:
         job = Job(stage, label, config, inputs)
         return self.made.setdefault(job.id, job)
 
-    def runs(
-        self, config: schema.Experiment, seeds: tuple[int, ...], file: str, row: str
-    ) -> tuple[Run, ...]:
-        """One run a seed; the parts it names must exist in the dataset it names."""
-        self.check_parts(config.corpus, f"{file}: {row}: corpus")
+    def runs(self, config: schema.Experiment, seeds: tuple[int, ...]) -> tuple[Run, ...]:
+        """One run a seed."""
         features = {
             f"features/{part}": self.features(config, part)
             for part in (*config.corpus.train, config.corpus.dev, *config.corpus.test)
         }
-        training = {f"features/{part}": features[f"features/{part}"] for part in config.corpus.train}
+        training = {
+            f"features/{part}": features[f"features/{part}"] for part in config.corpus.train
+        }
         held_out = {name: job for name, job in features.items() if name not in training}
         tokenizer = self.make(
             "tokenizer", config.tokenizer.kind, config.tokenizer.model_dump(mode="json"), training
@@ -440,7 +526,11 @@ class _Planner:
             "decode",
             train.label,
             {**config.decode.model_dump(mode="json"), "dev": config.corpus.dev},
-            {"train": train, **held_out, **({"lm": lm} if "beam" in config.decode.decoders else {})},
+            {
+                "train": train,
+                **held_out,
+                **({"lm": lm} if "beam" in config.decode.decoders else {}),
+            },
         )
         score = self.make(
             "score", train.label, config.score.model_dump(mode="json"), {"decode": decode}
@@ -460,17 +550,3 @@ class _Planner:
         else:
             slices["source"] = dataset.parts[part].model_dump(mode="json", exclude={"urls"})
         return self.make("archive", f"{corpus.name}-{part}", slices, {})
-
-    def check_parts(self, corpus: schema.Corpus, where: str) -> None:
-        dataset = self.datasets.get(corpus.name)
-        if dataset is None:
-            raise LightasrError(
-                f"{where}.name: no dataset '{corpus.name}' in config/datasets.yaml"
-                f"{nearest(corpus.name, list(self.datasets))}"
-            )
-        for part in (*corpus.train, corpus.dev, *corpus.test, corpus.text):
-            if part not in dataset.parts:
-                raise LightasrError(
-                    f"{where}: dataset '{corpus.name}' has no part '{part}'"
-                    f"{nearest(part, list(dataset.parts))}"
-                )

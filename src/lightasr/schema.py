@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
+from lightasr.configfile import Tree, merge
 from lightasr.data.sample.config import SampleConfig
 
 MODELS = Path(__file__).parent / "models"
@@ -33,6 +34,7 @@ class Section(BaseModel):
         strict=True,
         use_attribute_docstrings=True,
         validate_default=True,
+        allow_inf_nan=False,
     )
 
 
@@ -40,6 +42,7 @@ class Component(Section):
     """What a model component's `Config` derives from; its file name is its `name` in the config."""
 
     name: str = ""
+    """Which component it is."""
 
     def label(self) -> str:
         """How the component is called in the name of a run."""
@@ -64,14 +67,13 @@ def _config_class(path: Path) -> type[Component]:
         raise TypeError(f"{path}: a component's file holds one class `Config(Component)`")
     space = dict(globals())
     code = ast.Module(body=[nodes[0]], type_ignores=[])
-    exec(compile(ast.fix_missing_locations(code), str(path), "exec"), space)  # noqa: S102 - our own file
+    exec(compile(ast.fix_missing_locations(code), str(path), "exec"), space)
     config: type[Component] = space["Config"]
     for name, text in _field_docstrings(nodes[0]):
         config.model_fields[name].description = text
-    return create_model(
-        path.stem, __base__=config, __doc__=config.__doc__, name=(Literal[path.stem], path.stem)
-    )
-
+    name = Field(default=path.stem, description=Component.model_fields["name"].description)
+    word: Any = Literal[path.stem]  # a type made at run time
+    return create_model(path.stem, __base__=config, __doc__=config.__doc__, name=(word, name))
 
 
 def _field_docstrings(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
@@ -96,11 +98,28 @@ def spelt_out(tree: Any) -> Any:
     }
 
 
+def with_names(tree: Tree, section: type[BaseModel]) -> Tree:
+    """Components that `tree` sets without a `name` are those of the typed defaults."""
+    named = dict(tree)
+    for key in tree.keys() & section.model_fields.keys():
+        node, field = tree[key], section.model_fields[key]
+        if not isinstance(node, dict):
+            continue
+        inner: Any = field.annotation
+        if key in COMPONENTS:
+            node = merge(field.default, node)
+            inner = COMPONENTS[key].get(str(node.get("name")))
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            node = with_names(node, inner)
+        named[key] = node
+    return named
+
+
 def choice(configs: dict[str, type[Component]]) -> Any:
     """The type of a key that holds one of several components, told apart by `name`."""
     if len(configs) == 1:
         return next(iter(configs.values()))
-    union = Union[tuple(configs.values())]  # noqa: UP007 - made at run time
+    union: Any = Union[tuple(configs.values())]  # noqa: UP007 - made at run time
     return Annotated[union, Field(discriminator="name")]
 
 
@@ -314,31 +333,42 @@ class ArchiveSlice(Section):
     """What decides the bytes of an archive."""
 
     corpus: str
+    """Entry of `config/datasets.yaml`."""
     part: str
+    """One of its archives."""
     sample: SampleConfig | None = None
+    """Size of the built-in corpus; null for others."""
     source: Part | None = None
+    """Digests of what is downloaded; null for the built-in corpus."""
 
 
 class FeaturesSlice(Features):
     """What decides the features of a part."""
 
     part: str
+    """The archive they are computed from."""
 
 
 class TrainSlice(Section):
     """What decides a trained model; with the weights it is all that transcribing needs."""
 
     features: Features
+    """What the model reads."""
     tokenizer: Tokenizer
+    """The symbols it writes."""
     model: Model
+    """frontend -> encoder -> head."""
     train: Train
+    """How it is trained."""
     dev: str
+    """Part that selects the weights."""
 
 
 class DecodeSlice(Decode):
     """What decides the hypotheses."""
 
     dev: str
+    """Part that selects the decoding weights."""
 
 
 class Main(Section):
@@ -380,9 +410,7 @@ class Study(Section):
     """Where the published numbers stand."""
 
     @model_validator(mode="after")
-    def published_numbers_have_a_source(self) -> Self:
-        if self.published and not self.published_source:
-            raise ValueError("'published' needs 'published_source'")
+    def seeds_are_apart(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("'seeds' names a seed twice")
         return self
@@ -393,28 +421,32 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a study file, with every key an experiment may set."""
-    partial = _optional(Experiment.model_json_schema(ref_template="#/$defs/{model}"))
-    study = Study.model_json_schema()
+    partial = _partial(Experiment.model_json_schema(ref_template="#/$defs/{model}"))
+    del partial["$defs"]["Train"]["properties"]["seed"]  # a study's `seeds` sets it
     settings = partial["properties"]
-    entry = {
+    study = Study.model_json_schema()
+    study["properties"]["base"] |= {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": settings,
+    }
+    study["properties"]["experiments"]["additionalProperties"] = {
         "type": ["object", "null"],
         "additionalProperties": False,
         "properties": {
-            "extends": {"type": "string", "description": "Row whose settings this one starts from."},
+            "extends": {
+                "type": "string",
+                "description": "Row whose settings this one starts from.",
+            },
             "grid": {
                 "type": "object",
+                "minProperties": 1,
                 "additionalProperties": {"type": "array", "minItems": 1},
                 "description": "Values by dotted key; a row for each combination.",
             },
             **settings,
         },
     }
-    study["properties"]["base"] |= {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": settings,
-    }
-    study["properties"]["experiments"]["additionalProperties"] = entry
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **study,
@@ -422,8 +454,21 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _optional(tree: Any) -> Any:
+def _partial(tree: Any) -> Any:
     """A schema without `required`: a study sets only what it changes."""
-    if isinstance(tree, dict):
-        return {key: _optional(value) for key, value in tree.items() if key != "required"}
-    return [_optional(value) for value in tree] if isinstance(tree, list) else tree
+    if isinstance(tree, list):
+        return [_partial(value) for value in tree]
+    if not isinstance(tree, dict):
+        return tree
+    partial = {key: _partial(value) for key, value in tree.items() if key != "required"}
+    for key in partial.get("properties", {}).keys() & COMPONENTS.keys():
+        partial["properties"][key] = _component_schema(key, partial["properties"][key])
+    return partial
+
+
+def _component_schema(kind: str, tree: Tree) -> Tree:
+    """Any component of a kind, or just its name; an entry need not repeat what its base names."""
+    names = list(COMPONENTS[kind])
+    options = [{"$ref": f"#/$defs/{name}"} for name in names]
+    kept = {key: value for key, value in tree.items() if key in {"default", "description"}}
+    return {**kept, "anyOf": [*options, {"enum": names}]}

@@ -44,7 +44,8 @@ def test_resampling_utterances_instead_would_be_overconfident() -> None:
     by_utterance = by_speaker.assign(speaker=by_speaker["id"])
     wide = speaker_interval(by_speaker, 1000, seed=1)
     narrow = speaker_interval(by_utterance, 1000, seed=1)
-    assert wide is not None and narrow is not None
+    assert wide is not None
+    assert narrow is not None
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
@@ -70,9 +71,12 @@ def test_pairing_finds_a_difference_smaller_than_the_spread_of_speakers() -> Non
     better = errors(rates, words=4000, seed=1)
     worse = errors(rates * 1.1, words=4000, seed=2)
     a, b = speaker_interval(better, 1000, seed=1), speaker_interval(worse, 1000, seed=1)
-    assert a is not None and b is not None and a.high > b.low, "the intervals overlap"
+    assert a is not None
+    assert b is not None
+    assert a.high > b.low, "the intervals overlap"
     p = paired_bootstrap(better, worse, 1000, seed=1)
-    assert p is not None and p < 0.01
+    assert p is not None
+    assert p < 0.01
     assert p == paired_bootstrap(worse, better, 1000, seed=1), "the test has two sides"
 
 
@@ -101,7 +105,8 @@ def test_other_rates_are_resampled_alike() -> None:
         columns={"words": "chars", "substitutions": "char_errors"}
     )
     interval = speaker_interval(table, 500, 1, CER)
-    assert interval is not None and interval.low < CER.of(table) < interval.high
+    assert interval is not None
+    assert interval.low < CER.of(table) < interval.high
 
 
 def test_holm_on_the_textbook_example() -> None:

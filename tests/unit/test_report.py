@@ -160,7 +160,9 @@ def parsed(page: str) -> Tags:
 
 def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
     assert all(target.startswith("#") for target in parsed(page).loads)
-    assert "<script" not in page and "<link" not in page and "@import" not in page
+    assert "<script" not in page
+    assert "<link" not in page
+    assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
     namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert set(re.findall(r"https?://[^\s\"'<>]+", page)) <= namespaces
@@ -190,7 +192,8 @@ def test_every_experiment_has_its_row_and_its_runs(page: str) -> None:
 def test_figures_are_drawn_in_the_pages_ink(page: str) -> None:
     assert page.count("<figure>") == page.count("<svg") == 3
     assert "currentColor" in page
-    assert "#010203" not in page and "#000000" not in page
+    assert "#010203" not in page
+    assert "#000000" not in page
 
 
 def test_the_best_experiments_errors_are_shown(page: str) -> None:
@@ -205,7 +208,8 @@ def test_a_study_without_results_says_so(tmp_path: Path) -> None:
     study = StudyTable("Soon", "soon", "sample", ("wer/test-clean",), (row,), DIGEST)
     write_report("sample", [study], tmp_path / "r.html", {})
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "No results yet." in page and "rnn: 1 of 1 seeds without result yet" in page
+    assert "No results yet." in page
+    assert "rnn: 1 of 1 seeds without result yet" in page
 
 
 def test_text_from_results_is_escaped(tmp_path: Path) -> None:
@@ -214,7 +218,9 @@ def test_text_from_results_is_escaped(tmp_path: Path) -> None:
     study = StudyTable("a & b", "s", "sample", ("params",), (row,), DIGEST)
     write_report("sample", [study], tmp_path / "r.html", {"host": "<i>"})
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "&lt;b&gt;rnn" in page and "a &amp; b" in page and "<i>" not in page
+    assert "&lt;b&gt;rnn" in page
+    assert "a &amp; b" in page
+    assert "<i>" not in page
 
 
 def test_a_curve_without_its_columns_is_refused(tmp_path: Path) -> None:

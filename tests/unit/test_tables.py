@@ -196,7 +196,7 @@ def test_rows_over_other_utterances_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_a_published_row_that_is_no_experiment_is_refused(study: StudyTable) -> None:
-    with pytest.raises(LightasrError, match="published.lsmt names no experiment"):
+    with pytest.raises(LightasrError, match=r"published\.lsmt names no experiment"):
         dataclasses.replace(study, published={"lsmt": Published("x", {})})
 
 

@@ -27,7 +27,7 @@ for study in PLAN.studies:
             "lightasr --log {log} tables {params.study} {params.options}"
 
 
-rule report:
+rule make_report:
     input:
         ancient([study.tables[-1] for study in PLAN.studies]),
     output:
@@ -41,3 +41,8 @@ rule report:
         runtime=30,
     shell:
         "lightasr --log {log} report {params.options}"
+
+
+rule report:
+    input:
+        PLAN.report,

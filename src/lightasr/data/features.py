@@ -174,9 +174,7 @@ def _members(archive: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
         with tarfile.open(archive, mode="r|*") as tar:
             for member in tar:
                 name = PurePosixPath(member.name)
-                if member.isfile() and (
-                    name.suffix == ".flac" or name.name.endswith(".trans.txt")
-                ):
+                if member.isfile() and (name.suffix == ".flac" or name.name.endswith(".trans.txt")):
                     stream = tar.extractfile(member)
                     assert stream is not None  # it is a regular file
                     yield name, stream.read()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -22,6 +23,18 @@ class Normalizer(nn.Module):
         self.kind = kind
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
+        self.mean: Tensor
+        self.std: Tensor
+
+    @torch.no_grad()
+    def measure(self, utterances: list[Tensor]) -> None:
+        """Take mean and standard deviation from features (T, F) of training utterances."""
+        sample = [x_tf.double() for x_tf in utterances]
+        frames = sum(len(x_tf) for x_tf in sample)
+        mean_f = torch.stack([x_tf.sum(0) for x_tf in sample]).sum(0) / frames
+        spread = torch.stack([((x_tf - mean_f) ** 2).sum(0) for x_tf in sample])
+        self.mean.copy_(mean_f)
+        self.std.copy_((spread.sum(0) / frames).sqrt().clamp(min=1e-3))
 
     def forward(self, x_btf: Tensor, lengths_b: Tensor) -> Tensor:
         if self.kind == "none":
@@ -57,7 +70,7 @@ class AcousticModel(nn.Module):
 
     def output_lengths(self, lengths_b: Tensor) -> Tensor:
         """Frames of log-probabilities for features of these lengths."""
-        return self.frontend.output_lengths(lengths_b)  # type: ignore[operator,no-any-return]
+        return self.frontend.output_lengths(lengths_b)  # type: ignore[operator]
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
@@ -73,6 +86,6 @@ def load_model(config: schema.Model, features: int, symbols: int, path: Path) ->
     model = AcousticModel(config, features, symbols)
     try:
         model.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise LightasrError(f"{path}: not the weights of this model: {error}") from None
     return model.eval()

@@ -32,4 +32,3 @@ def component(kind: str, config: Component) -> type[nn.Module]:
         raise LightasrError(f"unknown {kind} '{config.name}'; known: {', '.join(COMPONENTS[kind])}")
     import_module(f"lightasr.models.{FOLDERS[kind]}.{config.name}")
     return _registered[kind, config.name]
-

@@ -42,10 +42,11 @@ def load(path: Path, identity: str | None = None) -> dict[str, Any]:
 
 def random_state() -> dict[str, Any]:
     """The state of every random generator a training draws from."""
-    version, words, position, has_gauss, cached = np.random.get_state(legacy=True)
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - what libraries draw from
+    words = numpy_state["state"]["key"].astype(np.int64)  # torch has no full uint32
     return {
         "python": random.getstate(),
-        "numpy": (version, torch.from_numpy(words.astype(np.int64)), position, has_gauss, cached),
+        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": torch.from_numpy(words)}},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -55,8 +56,9 @@ def restore_random_state(state: dict[str, Any]) -> None:
     """What `random_state` saved, put back."""
     python_version, words, gauss = state["python"]
     random.setstate((python_version, tuple(words), gauss))
-    version, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((version, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    numpy_state = state["numpy"]
+    words = numpy_state["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state({**numpy_state, "state": {**numpy_state["state"], "key": words}})  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])

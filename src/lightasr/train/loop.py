@@ -33,7 +33,7 @@ from lightasr.train.validate import DevResult, validate
 
 SAVE_EVERY_SECONDS = 600.0
 CURVE_COLUMNS = (
-    "epoch step seconds lr train_loss grad_norm dev_loss dev_wer dev_cer".split()
+    ["epoch", "step", "seconds", "lr", "train_loss", "grad_norm", "dev_loss", "dev_wer", "dev_cer"]
 )  # fmt: skip
 
 
@@ -113,9 +113,7 @@ class Trainer:
 
         self.tokenizer = load_tokenizer(inputs["tokenizer"])
         dev_name = f"features/{config.dev}"
-        training = [
-            path for name, path in inputs.items() if name not in {"tokenizer", dev_name}
-        ]
+        training = [path for name, path in inputs.items() if name not in {"tokenizer", dev_name}]
         utterances = read_utterances(training, self.tokenizer)
         dev = read_utterances([inputs[dev_name]], self.tokenizer)
         every = max(1, -(-len(dev) // config.train.validate_utterances))
@@ -152,18 +150,16 @@ class Trainer:
             if count:
                 say(f"{self.title}  {count} of {len(utterances)} utterances set aside: {reason}")
         if not kept:
-            raise LightasrError(f"{self.title}: no utterance of {len(utterances)} can be trained on")
+            raise LightasrError(
+                f"{self.title}: no utterance of {len(utterances)} can be trained on"
+            )
         return kept, {reason: count for reason, count in aside.items() if count}
 
     def measure_features(self) -> None:
         """Mean and standard deviation of each feature over (at most 2000) training utterances."""
         every = -(-len(self.utterances) // 2000)
-        sample = [self.store.load(utterance).double() for utterance in self.utterances[::every]]
-        frames = sum(len(x) for x in sample)
-        mean = sum(x.sum(0) for x in sample) / frames
-        var = sum(((x - mean) ** 2).sum(0) for x in sample) / frames
-        self.model.normalizer.mean.copy_(mean)
-        self.model.normalizer.std.copy_(var.sqrt().clamp(min=1e-3))
+        sample = [self.store.load(utterance) for utterance in self.utterances[::every]]
+        self.model.normalizer.measure(sample)
 
     # --- the loop ---
 
@@ -205,7 +201,7 @@ class Trainer:
                 f"{', '.join(batch.ids[:5])}: lower train.lr or look at these utterances"
             )
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own stub
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         at.step, at.position = at.step + 1, at.position + 1

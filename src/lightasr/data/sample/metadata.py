@@ -17,7 +17,7 @@ a chapter in SPEAKER-CHAPTER.trans.txt. A chapter is one dialogue; only the call
   train-clean-100   training; the name is LibriSpeech's, the size is not
   dev-clean         voices and sentences that occur in no other part
   test-clean        likewise
-  test-other        likewise, in reverberant rooms with babble, pink noise or hum at 8 to 20 dB
+  test-other        likewise, in reverberant rooms with babble, pink noise or hum at 15 to 30 dB
 
 SPEAKERS.TXT, CHAPTERS.TXT and DIALOGUES.TXT describe all parts, whichever archive they come in.
 Minutes are planned ones: settled before the speech is made, and the recordings come close to them.

@@ -19,7 +19,7 @@ from lightasr.data.sample.voices import babble_voices
 _SPEAKER_DECIBELS = (-30.0, -20.0)
 _UTTERANCE_DECIBELS = (-2.0, 2.0)
 _SIGNAL_TO_HISS = (35.0, 50.0)
-_SIGNAL_TO_NOISE = (8.0, 20.0)
+_SIGNAL_TO_NOISE = (15.0, 30.0)
 _NOISES = ("babble", "pink", "hum")
 
 

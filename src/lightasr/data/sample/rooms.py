@@ -77,9 +77,9 @@ def surround_with_silence(signal: Signal, rng: np.random.Generator) -> Signal:
 
 
 def add_room(signal: Signal, rng: np.random.Generator) -> Signal:
-    """Reverberate: the direct sound, then a tail of noise that fades by 60 dB in 0.25 to 0.6 s."""
-    fade_seconds = rng.uniform(0.25, 0.6)
-    direct_to_tail_decibels = rng.uniform(0.0, 8.0)
+    """Reverberate: the direct sound, then a tail of noise that fades by 60 dB in 0.15 to 0.4 s."""
+    fade_seconds = rng.uniform(0.15, 0.4)
+    direct_to_tail_decibels = rng.uniform(6.0, 14.0)
     time = np.arange(int(fade_seconds * SAMPLE_RATE)) / SAMPLE_RATE
     response = rng.standard_normal(len(time)) * 10 ** (-3 * time / fade_seconds)
     # The first reflection comes a few milliseconds after the direct sound.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lightasr.models.layers import valid_mask
@@ -15,13 +15,13 @@ from lightasr.schema import Component, Fraction, Mixer, Positive
 class Config(Component):
     """x + mixer(norm(x)), then x + feed-forward(norm(x)), `layers` times."""
 
-    mixer: Mixer = {"name": "mhsa"}
+    mixer: Mixer = Field({"name": "mhsa"}, validate_default=True)
     """What lets frames exchange information."""
-    dim: Positive = 144
+    dim: Positive = 128
     """Channels of a frame."""
-    layers: Positive = 4
+    layers: Positive = 3
     """Blocks."""
-    feedforward: Positive = 576
+    feedforward: Positive = 512
     """Inner channels of the feed-forward part."""
     dropout: Fraction = 0.1
     """Share of channels dropped after each part in training."""

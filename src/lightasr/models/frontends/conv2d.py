@@ -55,6 +55,7 @@ class Conv2d(nn.Module):
     def __init__(self, config: Config, features: int) -> None:
         super().__init__()
         channels = (1, *config.channels)
+        self.time_strides = config.time_strides
         self.blocks = nn.ModuleList(
             ConvBlock(channels[i], channels[i + 1], stride)
             for i, stride in enumerate(config.time_strides)
@@ -64,8 +65,8 @@ class Conv2d(nn.Module):
         self.dim = channels[-1] * features
 
     def output_lengths(self, lengths_b: Tensor) -> Tensor:
-        for block in self.blocks:
-            lengths_b = subsampled(lengths_b, block.time_stride)
+        for stride in self.time_strides:
+            lengths_b = subsampled(lengths_b, stride)
         return lengths_b
 
     def forward(self, x_btf: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""Benchmarks: each one file with a `rows()` of measurements, all taken side by side in one run."""

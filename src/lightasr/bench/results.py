@@ -1,0 +1,71 @@
+"""Where benchmarks put what they measured: JSON for programs, a table for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightasr.stage import git_commit, write_atomically
+
+Measured = dict[str, str | float | int | None]
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "git_commit": git_commit(),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def write_results(name: str, title: str, rows: Sequence[Measured], json_out: Path) -> str:
+    """Write `json_out` and the same as Markdown beside it; returns the table."""
+    where = machine()
+    table = "\n".join(
+        [
+            f"# {title}",
+            "",
+            *markdown(rows),
+            "",
+            f"Measured by `lightasr bench {name}` on {where['processor']}, {where['cores']} cores, "
+            f"Python {where['python']}, torch {where['torch']}.",
+        ]
+    )
+    json_out.parent.mkdir(parents=True, exist_ok=True)
+    tree = {"bench": name, "machine": where, "rows": list(rows)}
+    write_atomically(json_out, json.dumps(tree, indent=1) + "\n")
+    write_atomically(json_out.with_suffix(".md"), table + "\n")
+    return table
+
+
+def markdown(rows: Sequence[Measured]) -> list[str]:
+    """Aligned lines of a Markdown table."""
+    names = list(rows[0])
+    cells = [names, *[[_cell(row[name]) for name in names] for row in rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    lines = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells]
+    return [lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]]
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,440 @@
+"""From `config/` to experiments, jobs, keys and paths: what decides a key, and what does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lightasr import plan as planning
+from lightasr.errors import LightasrError
+from lightasr.plan import STAGES, Experiment, Plan, Run, load_plan
+from planning import finish, run_in, write_study
+
+ROOT = Path(__file__).parents[2]
+DOWNSTREAM = {
+    "archive": {"archive", "features", "tokenizer", "lm", "train", "decode", "score"},
+    "features": {"features", "tokenizer", "lm", "train", "decode", "score"},
+    "tokenizer": {"tokenizer", "train", "decode", "score"},
+    "lm": {"lm", "decode", "score"},
+    "train": {"train", "decode", "score"},
+    "decode": {"decode", "score"},
+    "score": {"score"},
+}
+on_one_project = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def planned(project: Path, **keys: Any) -> Plan:
+    write_study(project, **keys)
+    return load_plan(project, "smoke", ["mine"])
+
+
+def row(plan: Plan, name: str) -> Experiment:
+    return next(experiment for experiment in plan.experiments if experiment.name == name)
+
+
+def one_run(project: Path, **settings: Any) -> Run:
+    """The run of a study with one row and these settings."""
+    return row(planned(project, experiments={"row": settings}), "row").runs[0]
+
+
+def ids(plan: Plan, stage: str) -> set[str]:
+    return {job.id for job in plan.of_stage(stage)}
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    """Stages of which some job is another one."""
+    return {stage for stage in STAGES if ids(before, stage) != ids(after, stage)}
+
+
+# --- resolution ----------------------------------------------------------------------------------
+
+
+def test_each_layer_overrides_the_ones_before_it(project: Path) -> None:
+    scale = project / "config" / "scales" / "smoke.yaml"
+    scale.write_text("train: {epochs: 2, lr: 0.02, clip: 2.0, warmup: 0.2, batch_seconds: 20}\n")
+    plan = planned(
+        project,
+        base={"train": {"lr": 0.03, "clip": 3.0, "warmup": 0.3, "batch_seconds": 30}},
+        experiments={
+            "root": {"train": {"clip": 4.0, "warmup": 0.4, "batch_seconds": 40}},
+            "middle": {"extends": "root", "train": {"warmup": 0.5, "batch_seconds": 50}},
+            "leaf": {
+                "extends": "middle",
+                "train": {"batch_seconds": 60},
+                "grid": {"train.batch_seconds": [70]},
+            },
+        },
+    )
+    train = row(plan, "leaf[train.batch_seconds=70]").config.train
+    assert train.weight_decay == 0.01, "typed default"
+    assert train.epochs == 2, "scale"
+    assert train.lr == 0.03, "base"
+    assert train.clip == 4.0, "extends, two steps up"
+    assert train.warmup == 0.5, "extends, one step up"
+    assert train.batch_seconds == 70, "grid"
+    assert row(plan, "middle").config.train.batch_seconds == 50, "its own"
+
+
+def test_lists_replace(project: Path) -> None:
+    plan = planned(
+        project,
+        base={"decode": {"lm_weights": [0.5, 1.0]}},
+        experiments={"row": {"decode": {"lm_weights": [2.0]}}},
+    )
+    assert row(plan, "row").config.decode.lm_weights == (2.0,)
+
+
+def test_another_name_starts_afresh(project: Path) -> None:
+    plan = planned(
+        project,
+        base={"model": {"encoder": {"name": "ds2", "unit": "gru", "dim": 96}}},
+        experiments={
+            "same": {"model": {"encoder": {"layers": 2}}},
+            "other": {"model": {"encoder": {"name": "transformer", "layers": 2}}},
+        },
+    )
+    same, other = (row(plan, name).config.model.encoder for name in ("same", "other"))
+    assert (same.name, same.unit, same.dim, same.layers) == ("ds2", "gru", 96, 2)
+    assert (other.name, other.dim, other.layers) == ("transformer", 144, 2)
+
+
+def test_a_name_alone_is_short_for_a_mapping_with_it(project: Path) -> None:
+    plan = planned(
+        project,
+        experiments={
+            "long": {"model": {"encoder": {"name": "transformer", "mixer": {"name": "mhsa"}}}},
+            "short": {"model": {"encoder": {"name": "transformer", "mixer": "mhsa"}}},
+            "wide": {"extends": "long", "model": {"encoder": {"mixer": {"heads": 8}}}},
+            "still": {"extends": "wide", "model": {"encoder": {"mixer": "mhsa"}}},
+        },
+    )
+    assert row(plan, "long").config == row(plan, "short").config
+    assert row(plan, "wide").config == row(plan, "still").config, "the same mixer: nothing afresh"
+
+
+def test_a_component_without_a_name_is_the_default_one(project: Path) -> None:
+    encoder = one_run(project, model={"encoder": {"dim": 96}}).train.config["model"]["encoder"]
+    assert (encoder["name"], encoder["dim"]) == ("ds2", 96)
+
+
+def test_the_default_component_gives_way_to_a_named_one(project: Path) -> None:
+    plan = planned(
+        project,
+        base={"model": {"encoder": {"unit": "gru"}}},
+        experiments={"row": {"model": {"encoder": {"name": "transformer"}}}},
+    )
+    assert row(plan, "row").config.model.encoder.name == "transformer"
+
+
+def test_a_grid_is_a_row_for_each_combination(project: Path) -> None:
+    grid = {"train.lr": [1.0e-3, 3.0e-4], "model.encoder.unit": ["lstm", "gru"]}
+    plan = planned(project, experiments={"plain": {}, "lr": {"grid": grid}})
+    assert [experiment.name for experiment in plan.experiments] == [
+        "plain",
+        "lr[train.lr=0.001,model.encoder.unit=lstm]",
+        "lr[train.lr=0.001,model.encoder.unit=gru]",
+        "lr[train.lr=0.0003,model.encoder.unit=lstm]",
+        "lr[train.lr=0.0003,model.encoder.unit=gru]",
+    ]
+    last = list(plan.experiments)[-1].config
+    assert (last.train.lr, last.model.encoder.unit) == (0.0003, "gru")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(60.0, "60"), (3.0e-4, "0.0003"), (1.0e-7, "1e-07"), (0.12345678, "0.12345678"), (7, "7")],
+)
+def test_a_grid_value_is_shown_short_and_exact(project: Path, value: float, shown: str) -> None:
+    key = "train.epochs" if isinstance(value, int) else "train.lr"
+    plan = planned(project, experiments={"g": {"grid": {key: [value]}}})
+    assert [experiment.name for experiment in plan.experiments] == [f"g[{key}={shown}]"]
+
+
+def test_a_run_for_each_seed_and_fewer_where_the_scale_says_so(project: Path) -> None:
+    write_study(project, seeds=[1, 2, 3])
+    (project / "config" / "scales" / "long.yaml").write_text("title: as many as the study asks\n")
+    (project / "config" / "scales" / "short.yaml").write_text("seeds: [7]\n")
+    seeds = {
+        scale: [run.seed for run in row(load_plan(project, scale, ["mine"]), "plain").runs]
+        for scale in ("long", "short")
+    }
+    assert seeds == {"long": [1, 2, 3], "short": [7]}
+
+
+def test_a_study_asked_for_twice_is_planned_once(project: Path) -> None:
+    plan = load_plan(project, "smoke", ["encoders", "encoders"])
+    assert [study.name for study in plan.studies] == ["encoders"]
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "train": st.fixed_dictionaries(
+            {},
+            optional={
+                "lr": st.floats(1e-5, 1e-1),
+                "epochs": st.integers(1, 50),
+                "augment": st.fixed_dictionaries({}, optional={"time_masks": st.integers(0, 9)}),
+            },
+        ),
+        "model": st.fixed_dictionaries(
+            {},
+            optional={
+                "encoder": st.fixed_dictionaries(
+                    {"name": st.just("ds2")},
+                    optional={
+                        "unit": st.sampled_from(["lstm", "gru", "ligru"]),
+                        "dim": st.integers(8, 512),
+                    },
+                )
+            },
+        ),
+        "features": st.fixed_dictionaries({}, optional={"mels": st.integers(8, 128)}),
+        "decode": st.fixed_dictionaries({}, optional={"beam_size": st.integers(1, 500)}),
+        "lm": st.fixed_dictionaries({}, optional={"order": st.integers(2, 6)}),
+    },
+)
+
+
+def reordered(tree: Any) -> Any:
+    """The same mapping, its keys the other way round."""
+    if not isinstance(tree, dict):
+        return tree
+    return {key: reordered(tree[key]) for key in reversed(tree)}
+
+
+@on_one_project
+@given(settings=CHANGES)
+def test_the_order_of_keys_means_nothing(project: Path, settings: dict[str, Any]) -> None:
+    there = one_run(project, **settings)
+    back = one_run(project, **reordered(settings))
+    assert [job.id for job in there.jobs] == [job.id for job in back.jobs]
+
+
+@on_one_project
+@given(settings=CHANGES)
+def test_a_value_means_the_same_wherever_it_is_written(
+    project: Path, settings: dict[str, Any]
+) -> None:
+    """In the entry, in the base, or in an entry that it extends; whatever stands beside it."""
+    there = one_run(project, **settings).score.id
+    assert row(planned(project, base=settings), "plain").runs[0].score.id == there
+    plan = planned(
+        project,
+        title="Another title",
+        columns=["minutes"],
+        experiments={
+            "first": {"train": {"lr": 0.5}},
+            "named": settings,
+            "leaf": {"extends": "named"},
+        },
+    )
+    assert row(plan, "named").runs[0].score.id == there
+    assert row(plan, "leaf").runs[0].score.id == there
+
+
+@on_one_project
+@given(first=CHANGES, second=CHANGES)
+def test_equal_prefixes_are_shared_and_nothing_else_is(
+    project: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """Two rows have the same job exactly where the job's slice and all above it agree."""
+    plan = planned(project, experiments={"a": first, "b": second})
+    a, b = (row(plan, name).runs[0] for name in "ab")
+    for job_a, job_b in zip(a.jobs, b.jobs, strict=True):
+        equal = job_a.config == job_b.config and {
+            name: up.id for name, up in job_a.inputs.items()
+        } == {name: up.id for name, up in job_b.inputs.items()}
+        assert (job_a is job_b) == equal
+        assert (job_a.key == job_b.key) == equal
+
+
+def test_a_project_elsewhere_has_the_same_keys(project: Path) -> None:
+    here = load_plan(project, "smoke")
+    moved = project.with_name("moved")
+    shutil.move(project, moved)
+    assert [*load_plan(moved, "smoke").jobs] == [*here.jobs]
+
+
+@pytest.mark.parametrize(
+    ("stage", "change"),
+    [
+        ("archive", {"corpus": {"sample": {"seed": 2}}}),
+        ("features", {"features": {"mels": 24}}),
+        ("tokenizer", {"tokenizer": {"size": 500}}),
+        ("lm", {"lm": {"order": 3}}),
+        ("train", {"train": {"lr": 0.5}}),
+        ("train", {"model": {"encoder": {"dim": 96}}}),
+        ("decode", {"decode": {"beam_size": 7}}),
+        ("score", {"score": {"bootstrap_samples": 200}}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_a_value_changes_its_stage_and_what_reads_it(
+    project: Path, stage: str, change: dict[str, Any]
+) -> None:
+    before = planned(project)
+    assert changed(before, planned(project, base=change)) == DOWNSTREAM[stage]
+
+
+def test_another_seed_changes_what_is_trained(project: Path) -> None:
+    scale = project / "config" / "scales" / "smoke.yaml"
+    scale.write_text(scale.read_text().replace("seeds: [1]\n", ""))
+    before, after = planned(project, seeds=[1]), planned(project, seeds=[2])
+    assert changed(before, after) == DOWNSTREAM["train"]
+    assert ids(before, "train") < ids(planned(project, seeds=[1, 2]), "train")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_new_stage_version_makes_the_stage_again_and_what_reads_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    before = load_plan(project, "smoke")
+    labels = {job.label for job in before.jobs.values()}
+    tables = before.studies[0].tables
+    monkeypatch.setitem(planning.STAGE_VERSION, stage, planning.STAGE_VERSION[stage] + 1)
+    after = load_plan(project, "smoke")
+    assert changed(before, after) == DOWNSTREAM[stage]
+    assert {job.label for job in after.jobs.values()} == labels
+    assert after.studies[0].tables[-1] != tables[-1], "the table is stale as well"
+
+
+def test_a_new_table_version_makes_tables_and_report_alone_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_plan(project, "smoke")
+    stale = before.studies[0].tables[-1], before.report[-1]
+    monkeypatch.setitem(planning.STAGE_VERSION, "tables", planning.STAGE_VERSION["tables"] + 1)
+    after = load_plan(project, "smoke")
+    assert changed(before, after) == set()
+    assert after.studies[0].tables[-1] != stale[0]
+    assert after.report[-1] != stale[1]
+
+
+def test_what_a_table_shows_changes_the_table_alone(project: Path) -> None:
+    before = planned(project)
+    after = planned(project, columns=["minutes"])
+    assert changed(before, after) == set()
+    assert before.studies[0].tables[-1] != after.studies[0].tables[-1]
+
+
+def test_adding_rows_and_studies_renames_nothing(project: Path) -> None:
+    before = load_plan(project, "smoke", ["encoders"])
+    write_study(
+        project,
+        base={"model": {"encoder": {"unit": "gru"}}},
+        experiments={"lstm": {}, "x": {"train": {"lr": 0.5}}},
+    )
+    for studies in (["encoders", "mine"], ["mine", "encoders"]):
+        after = load_plan(project, "smoke", studies)
+        assert before.jobs.keys() < after.jobs.keys()
+
+
+def test_a_label_is_the_same_whatever_the_row_is_called(project: Path) -> None:
+    plan = planned(project, experiments={"one": {}, "two": {"train": {"lr": 0.5}}})
+    assert {job.label for job in plan.of_stage("train")} == {"lstm"}
+    encoder = {"model": {"encoder": {"name": "transformer", "mixer": "mhsa"}}}
+    assert one_run(project, **encoder).train.label == "transformer-mhsa"
+
+
+# --- the graph -----------------------------------------------------------------------------------
+
+
+def test_upstream_jobs_come_first_and_each_once(project: Path) -> None:
+    plan = load_plan(project, "smoke")
+    seen: set[str] = set()
+    for job in plan.jobs.values():
+        assert {up.id for up in job.inputs.values()} <= seen
+        assert job.id not in seen
+        seen.add(job.id)
+
+
+def test_rows_of_two_studies_share_what_is_equal(project: Path) -> None:
+    write_study(project, experiments={"same": {"model": {"encoder": {"unit": "gru"}}}})
+    plan = load_plan(project, "smoke", ["encoders", "mine"])
+    assert row(plan, "same").runs[0].train is row(plan, "gru").runs[0].train
+
+
+def test_greedy_decoding_needs_no_language_model(project: Path) -> None:
+    plan = planned(project, base={"decode": {"decoders": ["greedy"]}})
+    assert plan.of_stage("lm") == []
+    assert "sample-lm-text" not in {job.label for job in plan.jobs.values()}
+
+
+def test_a_directory_holds_stage_label_and_key(project: Path) -> None:
+    train = one_run(project).train
+    assert train.dir == f"results/train/lstm-{train.key}"
+    assert train.receipt == f"{train.dir}/run.json"
+    assert len(train.key) == 10
+    assert int(train.key, 16) >= 0
+
+
+def test_a_done_job_asks_for_nothing(project: Path) -> None:
+    plan = load_plan(project, "smoke")
+    train = plan.of_stage("train")[0]
+    assert plan.inputs(train.id) == [up.receipt for up in train.inputs.values()]
+    finish(plan, [train])
+    assert plan.inputs(train.id) == []
+
+
+def test_a_run_is_found_by_every_name_it_has(project: Path) -> None:
+    plan = load_plan(project, "smoke")
+    run = row(plan, "gru").runs[0]
+    for name in ("gru", "encoders/gru", run.train.id, run.score.id, f"{run.train.dir}/"):
+        assert plan.run(name) is run
+    assert plan.job("decode", "gru") is run.decode
+    assert plan.job("train", run.train.id) is run.train
+
+
+def test_a_row_that_is_not_there_is_answered_with_the_nearest(project: Path) -> None:
+    plan = load_plan(project, "smoke")
+    with pytest.raises(LightasrError, match="no run 'lstn' at scale 'smoke'; did you mean 'lstm'"):
+        plan.run("lstn")
+    archive = plan.of_stage("archive")[0].id
+    with pytest.raises(LightasrError, match=f"no archive job .* did you mean '{archive}'"):
+        plan.job("archive", archive[:-1])
+
+
+def test_a_row_of_several_studies_must_be_told_apart(project: Path) -> None:
+    write_study(project, experiments={"gru": {"train": {"lr": 0.5}}})
+    plan = load_plan(project, "smoke", ["encoders", "mine"])
+    with pytest.raises(LightasrError, match="several studies: say encoders/gru or mine/gru"):
+        plan.run("gru")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from pathlib import Path; from lightasr.plan import load_plan; load_plan(Path())",
+        "import sys; sys.argv[1:] = ['plan']; from lightasr.cli import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code",
+    ],
+    ids=["load_plan", "lightasr plan"],
+)
+def test_planning_imports_nothing_heavy(project: Path, program: str) -> None:
+    heavy = ("torch", "torchaudio", "lhotse", "numpy", "pandas", "soundfile", "matplotlib")
+    check = f"import sys, json; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    done = run_in(project, "-c", f"{program}\n{check}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_the_study_of_the_guide_is_planned(project: Path) -> None:
+    """The page that teaches how to add an ablation shows a study as it may be written."""
+    guide = (ROOT / "docs" / "add-an-ablation.md").read_text(encoding="utf-8")
+    _, block = guide.split("```yaml\n# yaml-language-server", 1)
+    text = block.split("\n", 1)[1].split("```", 1)[0]
+    (project / "config" / "studies" / "width.yaml").write_text(text, encoding="utf-8")
+    plan = load_plan(project, "smoke", ["width"])
+    rows = ["gru", "width[model.encoder.dim=96]", "width[model.encoder.dim=384]"]
+    assert [experiment.name for experiment in plan.experiments] == rows

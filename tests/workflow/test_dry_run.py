@@ -1,0 +1,95 @@
+"""What `snakemake -n` would run: every scale and study, one new entry, and mistakes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lightasr.plan import load_plan
+from planning import files_below, finish, run_in
+
+ROOT = Path(__file__).parents[2]
+SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (ROOT / "config" / "studies").glob("*.yaml"))
+NEW_ENTRY = "  ds2_small: {extends: lstm, model: {encoder: {dim: 96}}}\n"
+
+
+def dry_run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_in(project, "-m", "snakemake", "-n", *arguments)
+
+
+def job_counts(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Jobs by rule, from the table that Snakemake prints."""
+    assert run.returncode == 0, run.stdout + run.stderr
+    table = re.search(r"^Job stats:\njob +count\n[- ]+\n((?:\w+ +\d+\n)+)", run.stdout, re.M)
+    rows = [line.split() for line in table[1].splitlines()] if table else []
+    return {rule: int(count) for rule, count in rows}
+
+
+def add_entry(project: Path, entry: str) -> None:
+    study = project / "config" / "studies" / "encoders.yaml"
+    text = study.read_text()
+    study.write_text(text.replace("experiments:\n", f"experiments:\n{entry}"))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_scale_runs_every_study(project: Path, scale: str) -> None:
+    run = dry_run(project, "--config", f"scale={scale}", f"studies={','.join(STUDIES)}")
+    plan = load_plan(project, scale, STUDIES)
+    assert job_counts(run) == {
+        "fetch_part": len(plan.of_stage("archive")),
+        "compute_features": len(plan.of_stage("features")),
+        "make_tokenizer": len(plan.of_stage("tokenizer")),
+        "build_lm": len(plan.of_stage("lm")),
+        "train_model": len(plan.of_stage("train")),
+        "decode_run": len(plan.of_stage("decode")),
+        "score_run": len(plan.of_stage("score")),
+        **{f"table_{study}": 1 for study in STUDIES},
+        "make_report": 1,
+        "all": 1,
+        "total": len(plan.jobs) + len(STUDIES) + 2,
+    }
+
+
+def test_one_new_entry_is_one_new_run_and_nothing_else(project: Path) -> None:
+    plan = load_plan(project)
+    finish(plan)
+    assert "Nothing to be done" in dry_run(project).stdout
+    add_entry(project, NEW_ENTRY)
+    run = dry_run(project)
+    assert job_counts(run) == {
+        "train_model": 1,
+        "decode_run": 1,
+        "score_run": 1,
+        "table_encoders": 1,
+        "make_report": 1,
+        "all": 1,
+        "total": 6,
+    }
+    new = load_plan(project).jobs.keys() - plan.jobs.keys()
+    assert all(job_id in run.stdout for job_id in new)
+
+
+def test_a_mistake_stops_before_any_job_and_is_all_that_is_said(project: Path) -> None:
+    add_entry(project, NEW_ENTRY.replace("dim", "dimm"))
+    before = files_below(project)
+    run = run_in(project, "-m", "snakemake", "--profile", "profiles/local")
+    assert run.returncode == 1
+    told = [line for line in run.stderr.splitlines() if not line.startswith("Using ")]
+    assert len(told) == 1, run.stderr
+    assert told[0].startswith(
+        "config/studies/encoders.yaml: ds2_small: model.encoder.dimm: unknown key; "
+        "did you mean 'dim'?"
+    )
+    assert run.stdout == ""
+    made = {name for name in files_below(project) - before if not name.startswith(".snakemake")}
+    assert made == set()
+
+
+def test_an_unknown_override_is_refused(project: Path) -> None:
+    run = dry_run(project, "--config", "study=encoders")
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1] == "--config study: unknown; known: scale, studies"
