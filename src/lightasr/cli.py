@@ -241,13 +241,13 @@ def find_recognizer(run: str, decoder: str, scale: str | None) -> Recognizer:
 
 # --- benchmarks ---------------------------------------------------------------------------------
 
-bench = typer.Typer(invoke_without_command=True, help="Measure this machine, side by side.")
+bench = typer.Typer(invoke_without_command=True)
 app.add_typer(bench, name="bench")
 
 
 @bench.callback()
 def bench_all(context: typer.Context) -> None:
-    """Without a name: every benchmark, each into `results/bench/`.
+    """Measure this machine, side by side; without a name, every benchmark into `results/bench/`.
 
     Example: `lightasr bench`
     """

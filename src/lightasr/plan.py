@@ -548,5 +548,5 @@ class _Planner:
         if dataset.builtin:
             slices["sample"] = corpus.sample.model_dump(mode="json")
         else:
-            slices["source"] = dataset.parts[part].model_dump(mode="json", exclude={"urls"})
+            slices["source"] = dataset.parts[part].model_dump(mode="json", include={"md5", "sha256"})
         return self.make("archive", f"{corpus.name}-{part}", slices, {})

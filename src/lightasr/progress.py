@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+# Set where the workflow's own display shows each job's last log line: nothing else may be written.
+ONLY_LOG = "LIGHTASR_ONLY_LOG"
 LINE_EVERY_SECONDS = 15.0
+LOG_EVERY_SECONDS = 1.0
 LIVE_EVERY_SECONDS = 0.1
 
 
@@ -35,7 +39,8 @@ def log_to(path: Path) -> None:
 
 def say(message: str) -> None:
     """One log line on standard error, whole even when several processes write."""
-    for stream in (sys.stderr, *_logs):
+    terminal = [] if _logs and os.environ.get(ONLY_LOG) else [sys.stderr]
+    for stream in (*terminal, *_logs):
         stream.write(f"{message}\n")
         stream.flush()
 
@@ -47,6 +52,7 @@ class Bar:
     title: str
     total: float | None
     live: bool
+    every: float
     done: float = 0.0
     started: float = field(default_factory=time.monotonic)
     shown: float = 0.0
@@ -62,8 +68,7 @@ class Bar:
         self.done += n
         self.fields |= fields
         now = time.monotonic()
-        every = LIVE_EVERY_SECONDS if self.live else LINE_EVERY_SECONDS
-        if line or now - self.shown >= every:
+        if line or now - self.shown >= self.every:
             self.shown = now
             self.show(keep=line)
 
@@ -104,7 +109,11 @@ def _short(value: object) -> str:
 def track(title: str, total: float | None = None) -> Iterator[Bar]:
     """Show the progress of a piece of work of `total` units (unknown: None)."""
     live = sys.stderr.isatty() and not _logs
-    bar = Bar(title, total, live)
+    if live:
+        every = LIVE_EVERY_SECONDS
+    else:
+        every = LOG_EVERY_SECONDS if os.environ.get(ONLY_LOG) else LINE_EVERY_SECONDS
+    bar = Bar(title, total, live, every)
     try:
         yield bar
     finally:

@@ -93,7 +93,7 @@ ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "word for a section": ({"train": "long"}, "train: expected `key: value` lines (found 'long')"),
     "section left empty": ({"model": None}, "model: expected `key: value` lines (found nothing)"),
     "keys that do not go together": (
-        encoder(name="transformer", dim=145),
+        encoder(name="transformer", dim=145, mixer={"heads": 4}),
         "model.encoder: mixer.heads (4) does not divide dim (145)",
     ),
     "dataset": (

@@ -18,10 +18,11 @@ def thousand(project: Path) -> Path:
     """Half of them a grid, half of them entries that extend another; no two alike."""
     grid = {
         "train.lr": [round(index * 1.0e-5, 5) for index in range(1, 101)],
-        "model.encoder.layers": [4, 5, 6, 7, 8],
+        "model.encoder.layers": [21, 22, 23, 24, 25],
     }
     entries = {
-        f"e{epochs}": {"extends": "root", "train": {"epochs": epochs}} for epochs in range(3, 502)
+        f"e{epochs}": {"extends": "root", "train": {"epochs": epochs}}
+        for epochs in range(1001, 1500)
     }
     write_study(project, experiments={"root": {}, "grid": {"grid": grid}, **entries})
     return project

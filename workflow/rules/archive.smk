@@ -13,11 +13,11 @@ rule fetch_part:
         "data/archives/{id}/run.json",
     log:
         "logs/archive/{id}.log",
-    params:
-        options=PLAN.options,
     threads: PLAN.threads("archive")
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        options=PLAN.options,
     shell:
         "lightasr --log {log} fetch {wildcards.id} {params.options}"

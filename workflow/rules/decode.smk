@@ -13,11 +13,11 @@ rule decode_run:
         "results/decode/{id}/run.json",
     log:
         "logs/decode/{id}.log",
-    params:
-        options=PLAN.options,
     threads: PLAN.threads("decode")
     resources:
         mem_mb=8000,
         runtime=240,
+    params:
+        options=PLAN.options,
     shell:
         "lightasr --log {log} decode {wildcards.id} {params.options}"

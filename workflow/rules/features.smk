@@ -13,11 +13,11 @@ rule compute_features:
         "data/features/{id}/run.json",
     log:
         "logs/features/{id}.log",
-    params:
-        options=PLAN.options,
     threads: PLAN.threads("features")
     resources:
         mem_mb=3000,
         runtime=120,
+    params:
+        options=PLAN.options,
     shell:
         "lightasr --log {log} features {wildcards.id} {params.options}"

@@ -13,11 +13,11 @@ rule build_lm:
         "data/lm/{id}/run.json",
     log:
         "logs/lm/{id}.log",
-    params:
-        options=PLAN.options,
     threads: PLAN.threads("lm")
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        options=PLAN.options,
     shell:
         "lightasr --log {log} lm {wildcards.id} {params.options}"

@@ -13,11 +13,11 @@ rule score_run:
         "results/score/{id}/run.json",
     log:
         "logs/score/{id}.log",
-    params:
-        options=PLAN.options,
     threads: PLAN.threads("score")
     resources:
         mem_mb=3000,
         runtime=30,
+    params:
+        options=PLAN.options,
     shell:
         "lightasr --log {log} score {wildcards.id} {params.options}"

@@ -17,12 +17,12 @@ for study in PLAN.studies:
             study.tables,
         log:
             f"logs/tables/{study.scale}-{study.name}.log",
-        params:
-            study=study.name,
-            options=f"--scale {PLAN.scale}",
         resources:
             mem_mb=2000,
             runtime=30,
+        params:
+            study=study.name,
+            options=f"--scale {PLAN.scale}",
         shell:
             "lightasr --log {log} tables {params.study} {params.options}"
 
@@ -34,11 +34,11 @@ rule make_report:
         PLAN.report,
     log:
         f"logs/report/{PLAN.scale}.log",
-    params:
-        options=PLAN.options,
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        options=PLAN.options,
     shell:
         "lightasr --log {log} report {params.options}"
 

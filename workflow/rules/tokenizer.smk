@@ -13,11 +13,11 @@ rule make_tokenizer:
         "data/tokenizers/{id}/run.json",
     log:
         "logs/tokenizer/{id}.log",
-    params:
-        options=PLAN.options,
     threads: PLAN.threads("tokenizer")
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        options=PLAN.options,
     shell:
         "lightasr --log {log} tokenizer {wildcards.id} {params.options}"

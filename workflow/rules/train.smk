@@ -13,11 +13,11 @@ rule train_model:
         "results/train/{id}/run.json",
     log:
         "logs/train/{id}.log",
-    params:
-        options=PLAN.options,
     threads: PLAN.threads("train")
     resources:
         mem_mb=8000,
         runtime=1440,
+    params:
+        options=PLAN.options,
     shell:
         "lightasr --log {log} train {wildcards.id} {params.options}"
