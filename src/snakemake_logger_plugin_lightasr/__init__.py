@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -50,7 +49,7 @@ class RunningJob:
 
 
 class LogHandler(LogHandlerBase):
-    """Snakemake hands every log record to `emit`, from a thread of its own."""
+    """Snakemake hands every log record to `emit`, from a thread of its own, one at a time."""
 
     def __post_init__(self) -> None:
         settings = self.common_settings
@@ -66,7 +65,6 @@ class LogHandler(LogHandlerBase):
         self.jobs: dict[int, RunningJob] = {}
         self.done = self.total = 0
         self.started = time.monotonic()
-        self.lock = threading.Lock()
         self.live: Live | None = None
         if self.console.is_terminal and not settings.dryrun:
             os.environ[ONLY_LOG] = "1"  # the jobs' lines are shown from their logs
@@ -83,24 +81,23 @@ class LogHandler(LogHandlerBase):
                 print(text, file=sys.stdout if self.common_settings.stdout else sys.stderr)
             return
         event = getattr(record, "event", None)
-        with self.lock:
-            match event:
-                case LogEvent.JOB_INFO:
-                    self.start(record)
-                case LogEvent.JOB_FINISHED:
-                    self.finish(record)
-                case LogEvent.PROGRESS:
-                    self.done, self.total = record.done, record.total
-                case LogEvent.RUN_INFO:
-                    self.total = record.stats["total"] if hasattr(record, "stats") else 0
-                    if self.live is not None:
-                        self.live.start()
-                case LogEvent.JOB_ERROR | LogEvent.GROUP_ERROR | LogEvent.ERROR:
-                    if event == LogEvent.JOB_ERROR:
-                        self.jobs.pop(record.jobid, None)
-                    self.say(self.plain.format(record))
-                case _ if self.matters(record):
-                    self.say(self.plain.format(record))
+        match event:
+            case LogEvent.JOB_INFO:
+                self.start(record)
+            case LogEvent.JOB_FINISHED:
+                self.finish(record)
+            case LogEvent.PROGRESS:
+                self.done, self.total = record.done, record.total
+            case LogEvent.RUN_INFO:
+                self.total = record.stats["total"] if hasattr(record, "stats") else 0
+                if self.live is not None:
+                    self.live.start()
+            case LogEvent.JOB_ERROR | LogEvent.GROUP_ERROR | LogEvent.ERROR:
+                if event == LogEvent.JOB_ERROR:
+                    self.jobs.pop(record.jobid, None)
+                self.say(self.plain.format(record))
+            case _ if self.matters(record):
+                self.say(self.plain.format(record))
 
     def matters(self, record: logging.LogRecord) -> bool:
         text = str(record.msg or "")

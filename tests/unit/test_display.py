@@ -29,10 +29,10 @@ def record(event: LogEvent | None = None, message: str = "", **fields: object) -
 
 
 def start(handler: LogHandler, log: Path) -> None:
-    handler.emit(record(LogEvent.RUN_INFO, stats={"total": 7}))
+    handler.handle(record(LogEvent.RUN_INFO, stats={"total": 7}))
     wildcards = {"id": "lstm-0123456789"}
     names = {"rule_name": "train_model", "wildcards": wildcards, "log": [str(log)]}
-    handler.emit(record(LogEvent.JOB_INFO, jobid=3, **names))
+    handler.handle(record(LogEvent.JOB_INFO, jobid=3, **names))
 
 
 def test_a_running_job_is_shown_by_the_last_line_of_its_log(
@@ -51,9 +51,9 @@ def test_a_finished_job_is_one_line(
     handler: LogHandler, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start(handler, tmp_path / "train.log")
-    handler.emit(record(LogEvent.JOB_FINISHED, job_id=3))
-    handler.emit(record(message="Select jobs to execute..."))
-    handler.emit(record(message="Nothing to be done (all requested files are present)."))
+    handler.handle(record(LogEvent.JOB_FINISHED, job_id=3))
+    handler.handle(record(message="Select jobs to execute..."))
+    handler.handle(record(message="Nothing to be done (all requested files are present)."))
     shown = capsys.readouterr().err.splitlines()
     assert shown == [
         "[1/7] train_model lstm-0123456789  0:00",
