@@ -107,11 +107,41 @@ for _command, _stage, _what in [
     ("features", "features", "Compute the features of one part."),
     ("tokenizer", "tokenizer", "Make the symbols that a model writes."),
     ("lm", "lm", "Build an n-gram language model."),
-    ("train", "train", "Train one model; a second call goes on where a first one stopped."),
     ("decode", "decode", "Find the hypotheses of one trained model."),
     ("score", "score", "Count the errors of one decoded model."),
 ]:
     add_stage(_command, _stage, _what)
+
+
+@app.command()
+def train(
+    job: JobId,
+    scale: Scale = None,
+    study: Studies = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs of this machine (processes, where it has none).")
+    ] = 1,
+    profile_steps: Annotated[
+        int, typer.Option(min=0, help="Only time this many steps, and write a trace.")
+    ] = 0,
+) -> None:
+    """Train one model; a second call goes on where a first one stopped.
+
+    Example: `lightasr train lstm --devices 4`
+    """
+    from lightasr.stage import execute
+    from lightasr.train.launch import launch, launched
+
+    plan = read_plan(scale, study)
+    made = plan.job("train", job)
+    if profile_steps:
+        from lightasr.train.profile import profile
+
+        print(profile(plan, made, profile_steps))
+    elif devices > 1 and not launched():
+        launch(devices)
+    else:
+        execute(plan, made)
 
 
 @app.command()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightasr.lock import read_holder
 from lightasr.plan import STAGES, Job, Plan
 from lightasr.stage import source_digest
 
@@ -140,17 +140,9 @@ def _work(project: Path, job: Job) -> Path:
     return project / "checkpoints" / job.stage / job.id
 
 
-def _made_by(project: Path, job: Job) -> str:
-    """Who holds the lock of a job's work directory; empty when nobody does."""
-    try:
-        with (_work(project, job) / "lock").open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read().strip()
-    except FileNotFoundError:
-        pass
-    return ""
+def _made_by(project: Path, job: Job) -> str | None:
+    """Who holds the lock of a job's work directory; None when nobody does."""
+    return read_holder(_work(project, job) / "lock")
 
 
 def status_text(plan: Plan) -> str:

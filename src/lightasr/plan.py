@@ -540,6 +540,8 @@ class _Planner:
     def features(self, config: schema.Experiment, part: str) -> Job:
         archive = self.archive(config.corpus, part)
         slices = {**config.features.model_dump(mode="json"), "part": part}
+        if part not in config.corpus.train:
+            slices["speeds"] = [1.0]
         return self.make("features", f"{part}-{config.features.kind}", slices, {"archive": archive})
 
     def archive(self, corpus: schema.Corpus, part: str) -> Job:
@@ -548,5 +550,7 @@ class _Planner:
         if dataset.builtin:
             slices["sample"] = corpus.sample.model_dump(mode="json")
         else:
-            slices["source"] = dataset.parts[part].model_dump(mode="json", include={"md5", "sha256"})
+            slices["source"] = dataset.parts[part].model_dump(
+                mode="json", include={"md5", "sha256"}
+            )
         return self.make("archive", f"{corpus.name}-{part}", slices, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -68,7 +69,7 @@ class Bar:
         self.done += n
         self.fields |= fields
         now = time.monotonic()
-        if line or now - self.shown >= self.every:
+        if self.every < math.inf and (line or now - self.shown >= self.every):
             self.shown = now
             self.show(keep=line)
 
@@ -106,10 +107,12 @@ def _short(value: object) -> str:
 
 
 @contextmanager
-def track(title: str, total: float | None = None) -> Iterator[Bar]:
+def track(title: str, total: float | None = None, quiet: bool = False) -> Iterator[Bar]:
     """Show the progress of a piece of work of `total` units (unknown: None)."""
-    live = sys.stderr.isatty() and not _logs
-    if live:
+    live = sys.stderr.isatty() and not _logs and not quiet
+    if quiet:
+        every = math.inf
+    elif live:
         every = LIVE_EVERY_SECONDS
     else:
         every = LOG_EVERY_SECONDS if os.environ.get(ONLY_LOG) else LINE_EVERY_SECONDS
@@ -119,4 +122,5 @@ def track(title: str, total: float | None = None) -> Iterator[Bar]:
     finally:
         if live:
             sys.stderr.write("\r\x1b[K")
-    say(f"{bar.title}  done in {clock(time.monotonic() - bar.started)}")
+    if not quiet:
+        say(f"{bar.title}  done in {clock(time.monotonic() - bar.started)}")

@@ -172,8 +172,18 @@ class Features(Section):
     """Milliseconds from one frame to the next."""
     window_ms: Annotated[float, Field(ge=5, le=100)] = 25.0
     """Milliseconds one frame sees."""
+    speeds: Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], Field(min_length=1)] = (
+        1.0,
+    )
+    """Speeds at which training parts are read, pitch and all; held-out parts have one."""
     max_rejected: Fraction = 0.01
     """Share of a part's utterances that may be unreadable before the part fails."""
+
+    @model_validator(mode="after")
+    def speeds_hold_the_true_one(self) -> Self:
+        if 1.0 not in self.speeds or len(set(self.speeds)) < len(self.speeds):
+            raise ValueError("'speeds' holds 1.0, and no speed twice")
+        return self
 
 
 class Tokenizer(Section):
@@ -241,6 +251,14 @@ class Train(Section):
     """AdamW's averages."""
     weight_decay: Annotated[float, Field(ge=0)] = 1.0e-2
     """AdamW's decoupled decay of weight matrices; biases and norms are left alone."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Bits of most products; `fp16` scales the loss so that small gradients survive."""
+    accumulate: Positive = 1
+    """Parts a step's batch is cut into, one after the other, where memory is short."""
+    order: Literal["shuffled", "sortagrad"] = "shuffled"
+    """`sortagrad`: the first epoch goes from short to long utterances; later ones are shuffled."""
+    init: Literal["default", "xavier"] = "default"
+    """Initial weight matrices: torch's own, or normal with variance 2 / (inputs + outputs)."""
     schedule: Literal["cosine", "linear", "noam", "constant"] = "cosine"
     """What follows the warm-up: down to zero along a cosine or a line, or as 1/sqrt(step)."""
     warmup: Fraction = 0.1
@@ -249,6 +267,10 @@ class Train(Section):
     """Longest gradient; longer ones are scaled down."""
     augment: SpecAugment = SpecAugment()
     """SpecAugment; `{time_masks: 0, mel_masks: 0}` turns it off."""
+    patience: Positive = 10
+    """Steps in a row whose loss or gradient is no number before the run is given up."""
+    diverged: Annotated[float, Field(gt=0)] = 2.0
+    """The run is stopped when an epoch's loss is this many nats per symbol above the best one."""
     average: Annotated[int, Field(ge=0)] = 5
     """Last epochs whose weights are averaged at the end; kept where better on dev than the best."""
     validate_utterances: Positive = 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,8 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
@@ -23,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from lightasr import schema
-from lightasr.errors import LightasrError, RetryError
+from lightasr.errors import LightasrError
 from lightasr.invalid import Layer
+from lightasr.lock import locked
 from lightasr.plan import Job, Plan, check
 from lightasr.progress import say
 
@@ -51,20 +50,23 @@ def execute(plan: Plan, job: Job) -> None:
         if not upstream.done(project):
             raise LightasrError(
                 f"{job.stage} {job.id}: needs {upstream.stage} {upstream.id} first: "
-                f"run `snakemake --profile local -- {upstream.receipt}`"
+                f"run `snakemake --profile profiles/local -- {upstream.receipt}`"
             )
     section, module = RUNNERS[job.stage]
     config = check(section, job.config, [Layer(job.dir, None, job.config)])
     run: Callable[..., dict[str, Any] | None] = import_module(module).run
     work = project / "checkpoints" / job.stage / job.id
     work.mkdir(parents=True, exist_ok=True)
-    with locked(work, job):
+    inputs = {name: project / upstream.dir for name, upstream in job.inputs.items()}
+    if int(os.environ.get("RANK", "0")):
+        run(config, inputs, project / job.dir, work)  # rank 0 locks, writes and keeps the record
+        return
+    with locked(work, f"{job.stage} {job.id}"):
         if job.done(project):  # another process was quicker
             return
         attempt = Attempt.start(work)
         out = fresh_directory(project / job.dir)
         (out / "config.json").write_text(json.dumps(job.config, indent=1) + "\n")
-        inputs = {name: project / upstream.dir for name, upstream in job.inputs.items()}
         try:
             extras = run(config, inputs, out, work) or {}
         except OSError as error:
@@ -77,25 +79,6 @@ def execute(plan: Plan, job: Job) -> None:
         (out / "run.json").write_text(json.dumps(receipt, indent=1) + "\n")
         put_in_place(out, project / job.dir)
         shutil.rmtree(work)
-
-
-@contextmanager
-def locked(work: Path, job: Job) -> Iterator[None]:
-    """Only one process makes a directory; the kernel frees the lock of one that was killed."""
-    path = work / "lock"
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise RetryError(
-                f"{job.stage} {job.id}: is being made by {lock.read().strip() or 'another process'}"
-            ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-        yield
 
 
 def fresh_directory(final: Path) -> Path:
@@ -129,7 +112,9 @@ class Attempt:
     @classmethod
     def start(cls, work: Path) -> Attempt:
         path = work / "attempts.json"
-        return cls(path, json.loads(path.read_text()) if path.exists() else [])
+        attempt = cls(path, json.loads(path.read_text()) if path.exists() else [])
+        attempt.stop()  # counted even if it is killed
+        return attempt
 
     def stop(self) -> None:
         self.seconds = time.monotonic() - self.clock

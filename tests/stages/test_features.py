@@ -13,7 +13,9 @@ from lightasr import schema
 from lightasr.data import features
 from lightasr.data.batches import FeatureStore, read_utterances
 from lightasr.errors import LightasrError
+from lightasr.plan import _Planner
 from lightasr.text.tokenizers import CharTokenizer
+from lightasr.text.transcripts import read_transcripts
 from tones import chapter, flac, tone, write_archive
 
 PART = "dev-clean"
@@ -121,3 +123,38 @@ def test_a_truncated_archive_is_an_error_that_names_it(tmp_path: Path) -> None:
     config = schema.FeaturesSlice(part=PART, mels=20)
     with pytest.raises(LightasrError, match=rf"{PART}\.tar\.gz: damaged archive"):
         features.run(config, {"archive": archive.parent}, tmp_path / "out", tmp_path)
+
+
+def test_speeds_are_copies_with_ids_of_their_own_whose_text_counts_once(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "archive" / f"{PART}.tar.gz", chapter(PART, 7, TEXTS))
+    out = tmp_path / "out"
+    out.mkdir()
+    config = schema.FeaturesSlice(part=PART, mels=20, speeds=(0.9, 1.0, 1.1))
+    features.run(config, {"archive": archive.parent}, out, tmp_path)
+    frames = {u.id: u.frames for u in read_utterances([out], CharTokenizer())}
+    assert len(frames) == 9
+    for number in range(3):
+        name = f"7-1-{number:04d}"
+        assert frames[f"{name}-x0.9"] == pytest.approx(frames[name] / 0.9, abs=1.5)
+        assert frames[f"{name}-x1.1"] == pytest.approx(frames[name] / 1.1, abs=1.5)
+    assert [text for _, text in read_transcripts(out)] == TEXTS
+
+
+def test_only_training_parts_are_read_at_other_speeds() -> None:
+    experiment = schema.Experiment(features=schema.Features(speeds=(0.9, 1.0, 1.1)))
+    (run,) = _Planner({"sample": DATASET}).runs(experiment, (1,))
+    read = {
+        job.config["part"]: job.config["speeds"]
+        for job in run.train.inputs.values()
+        if job.stage == "features"
+    }
+    assert read == {"train-clean-100": [0.9, 1.0, 1.1], "dev-clean": [1.0]}
+
+
+DATASET = schema.Dataset(
+    builtin=True,
+    parts={
+        part: schema.Part()
+        for part in ("train-clean-100", "dev-clean", "test-clean", "test-other", "lm-text")
+    },
+)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from lightasr import schema
+from lightasr.data.batches import Batch, Utterance
 from lightasr.errors import LightasrError, RetryError
 from lightasr.invalid import Layer
 from lightasr.plan import check
@@ -180,14 +182,141 @@ def test_utterances_that_cannot_be_trained_on_are_set_aside_and_counted(
         Trainer(slices(max_seconds=0.1), tone_inputs, work_folder(tmp_path, "none"))
 
 
-def test_a_loss_that_is_no_number_stops_with_the_utterances(
+def poison(trainer: Trainer, utterance: str | None = None) -> None:
+    """Make the features of one utterance (of all, if None) something that is no number."""
+    load = trainer.store.load
+
+    def poisoned(asked: Utterance) -> torch.Tensor:
+        features = load(asked)
+        return torch.full_like(features, torch.nan) if utterance in {None, asked.id} else features
+
+    trainer.store.load = poisoned  # type: ignore[method-assign]
+
+
+def test_a_bad_step_is_skipped_and_counted_and_leaves_no_trace(
+    tone_inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Trainer(slices(epochs=1, average=0), tone_inputs, work_folder(tmp_path, "work"))
+    bad = trainer.utterances[3].id
+    poison(trainer, bad)
+    trainer.fit()
+    assert trainer.at.skipped == 1
+    assert all(value.isfinite().all() for value in weights(trainer).values())
+    assert "skipped: loss nan" in capsys.readouterr().err
+
+
+def test_patience_ends_with_the_utterances_and_the_batch(
     tone_inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    trainer = Trainer(slices(), tone_inputs, work_folder(tmp_path, "work"))
-    with torch.no_grad():
-        trainer.model.head.project.bias.fill_(float("nan"))
-    with pytest.raises(LightasrError, match=r"the loss is nan at step 1 with utterances \d-1-"):
+    work = work_folder(tmp_path, "work")
+    trainer = Trainer(slices(patience=3), tone_inputs, work)
+    poison(trainer)
+    with pytest.raises(LightasrError, match=r"3 steps in a row is no number .*utterances \d-1-"):
         trainer.fit()
+    assert torch.load(work / "bad-batch.pt")["features"].isnan().any()
+
+
+def test_a_run_that_diverges_is_stopped(
+    tone_inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(slices(diverged=0.5), tone_inputs, work_folder(tmp_path, "work"))
+    update = trainer.update
+
+    def worse(batches: list[Batch], loss: float, norm: float) -> None:
+        update(batches, loss + trainer.at.epoch * 3, norm)
+
+    monkeypatch.setattr(trainer, "update", worse)
+    with pytest.raises(LightasrError, match=r"diverged: the loss of epoch \d is .* train.lr"):
+        trainer.fit()
+
+
+def test_out_of_memory_names_the_utterance_and_what_to_lower(
+    tone_inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(slices(), tone_inputs, work_folder(tmp_path, "work"))
+
+    def full(batch: Batch) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "loss", full)
+    message = r"the longest \d-1-\d{4} of \d\.\d s: lower train.batch_seconds \(6\)"
+    with pytest.raises(LightasrError, match=message):
+        trainer.fit()
+    assert trainer.at.step == 0, "the worst batch comes first"
+
+
+def test_the_rehearsal_leaves_no_trace(tone_inputs: dict[str, Path], tmp_path: Path) -> None:
+    trainer = Trainer(slices(), tone_inputs, work_folder(tmp_path, "work"))
+    before, drawn = weights(trainer), torch.get_rng_state()
+    trainer.rehearse()
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in weights(trainer).items())
+    assert all(p.grad is None for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_bf16_trains_and_keeps_weights_and_statistics_in_fp32(
+    encoder: str, tone_inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    trainer = Trainer(
+        slices(encoder, precision="bf16", epochs=6), tone_inputs, work_folder(tmp_path, "work")
+    )
+    trainer.fit()
+    assert {value.dtype for value in weights(trainer).values()} == {torch.float32}
+    losses = [row["train_loss"] for row in trainer.at.curves]
+    assert losses[-1] < losses[0]
+
+
+def test_fp16_answers_an_overflow_with_a_lower_scale_and_skips_the_step(
+    tone_inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(slices(precision="fp16"), tone_inputs, work_folder(tmp_path, "work"))
+    trainer.precision.scaler = GradScaler("cpu", init_scale=64.0)
+    backward = trainer.precision.backward
+    before: dict[str, torch.Tensor] = {}
+
+    def overflowing(loss: torch.Tensor) -> None:
+        backward(loss)
+        if trainer.at.step == 2 and not before:
+            before.update(weights(trainer))
+            next(trainer.model.parameters()).grad[0] = torch.inf  # type: ignore[index]
+
+    monkeypatch.setattr(trainer.precision, "backward", overflowing)
+    with pytest.raises(RetryError):
+        trainer.fit(stop_at=3)
+    statistics = {name for name, _ in trainer.model.named_buffers()}
+    for name, value in weights(trainer).items():
+        if name not in statistics:
+            assert torch.equal(value, before[name]), "the step changed nothing"
+    assert trainer.at.scales == [[3, 32.0]]
+    assert trainer.at.skipped == 1
+
+
+def test_sortagrad_goes_from_short_to_long_in_its_first_epoch_only(
+    tone_inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    trainer = Trainer(slices(order="sortagrad"), tone_inputs, work_folder(tmp_path, "work"))
+
+    def longest(epoch: int) -> list[float]:
+        steps = trainer.plan(epoch)
+        return [max(trainer.utterances[i].seconds for i in step.parts[0]) for step in steps]
+
+    assert longest(0) == sorted(longest(0))
+    assert longest(1) != sorted(longest(1))
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+    tone_inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = work_folder(tmp_path, "work")
+    for stop in (4, 9):
+        with pytest.raises(RetryError):
+            Trainer(slices(), tone_inputs, work).fit(stop_at=stop)
+    (work / "last.pt").write_bytes((work / "last.pt").read_bytes()[:-999])
+    trainer = Trainer(slices(), tone_inputs, work)
+    trainer.resume()
+    assert trainer.at.step == 4
+    assert "last.pt: damaged checkpoint" in capsys.readouterr().err
 
 
 def test_the_seed_decides_the_weights(tone_inputs: dict[str, Path], tmp_path: Path) -> None:

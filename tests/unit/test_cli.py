@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,8 @@ def test_the_status_of_an_interrupted_job(lightasr: CommandLine, project: Path) 
     job = load_plan(project, "smoke").of_stage("train")[0]
     work = project / "checkpoints" / "train" / job.id
     work.mkdir(parents=True)
-    (work / "lock").write_text("process 1 on a machine that was switched off\n")
+    gone = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": "1", "job": None}
+    (work / "lock").write_text(json.dumps(gone))
     shown = lightasr("status", "--scale", "smoke").out
     assert f"interrupted, goes on when run again:\n  train  {job.id}" in shown
     assert "being made now" not in shown

@@ -239,3 +239,26 @@ def test_status_knows_what_is_done_and_what_other_source_made(project: Path) -> 
     status = json.loads(call(project, "lightasr", "status", "--json").stdout)
     receipt.write_text(original)
     assert [entry["id"] for entry in status["other_source"]] == [receipt.parent.name]
+
+
+def test_profile_steps_tells_where_the_time_of_a_step_goes(project: Path) -> None:
+    ran = call(project, "lightasr", "train", "ligru", "--profile-steps", "3")
+    assert ran.returncode == 0, ran.stderr
+    first, *sections, trace = ran.stdout.splitlines()
+    assert "3 steps on cpu" in first
+    names = [line.split()[0] for line in sections]
+    assert names == ["data", "forward", "loss", "backward", "optimizer"]
+    assert (project / trace.split()[1]).stat().st_size > 1000
+
+
+def test_one_command_trains_in_several_processes(project: Path) -> None:
+    command = ["lightasr", "train", "amp", "--study", "precision", "--devices", "2"]
+    ran = call(project, *command)
+    assert ran.returncode == 0, ran.stderr
+    planned = json.loads(call(project, "lightasr", "plan", "--study", "precision", "--json").stdout)
+    (amp,) = [e for e in planned["experiments"] if e["name"] == "amp"]
+    receipt = json.loads((project / amp["runs"][0]["train"]["dir"] / "run.json").read_text())
+    assert receipt["processes"] == 2
+    assert receipt["precision"] == "bf16"
+    assert call(project, *command).returncode == 0, "done before"
+    shutil.rmtree(project / amp["runs"][0]["train"]["dir"])

@@ -19,5 +19,6 @@ rule train_model:
         runtime=1440,
     params:
         options=PLAN.options,
+        devices=lambda wildcards, resources: max(1, resources.get("gpu") or 1),
     shell:
-        "lightasr --log {log} train {wildcards.id} {params.options}"
+        "lightasr --log {log} train {wildcards.id} {params.options} --devices {params.devices}"

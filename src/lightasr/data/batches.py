@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -57,9 +58,24 @@ class Batch:
     target_lengths_b: Tensor
     utterances: list[Utterance]
 
+    def emptied(self) -> Batch:
+        """The same shapes without a valid frame, for a process that has no part in a step."""
+        nothing = torch.zeros_like(self.lengths_b)
+        return Batch(self.features_btf, nothing, self.targets_bu, nothing, [])
+
     @property
     def seconds(self) -> float:
         return sum(utterance.seconds for utterance in self.utterances)
+
+    def tensors(self) -> dict[str, object]:
+        """What a look at a bad batch needs."""
+        return {
+            "ids": self.ids,
+            "features": self.features_btf,
+            "lengths": self.lengths_b,
+            "targets": self.targets_bu,
+            "target_lengths": self.target_lengths_b,
+        }
 
     @property
     def ids(self) -> list[str]:
@@ -103,18 +119,31 @@ def plan_batches(
 
 
 def plan_epoch(
-    seconds: Sequence[float], batch_seconds: float, seed: int, epoch: int
+    seconds: Sequence[float],
+    batch_seconds: float,
+    seed: int,
+    epoch: int,
+    order: Literal["shuffled", "sortagrad"] = "shuffled",
 ) -> list[list[int]]:
     """One epoch's batches in random order, of utterances of like length but not always the same.
 
     Each length is blurred a little before sorting, so that batches differ from epoch to epoch. The
-    plan depends on seed and epoch alone, whatever was trained before.
+    plan depends on seed and epoch alone, whatever was trained before. SortaGrad's first epoch goes
+    from the shortest to the longest utterance instead.
     """
+    if order == "sortagrad" and epoch == 0:
+        return plan_batches(seconds, batch_seconds)
     random = np.random.default_rng([seed, epoch])
     blurred = np.asarray(seconds) * random.uniform(0.9, 1.1, len(seconds))
     batches = plan_batches(seconds, batch_seconds, np.argsort(blurred, kind="stable").tolist())
     random.shuffle(batches)
     return batches
+
+
+def deal(batch: Sequence[int], seconds: Sequence[float], parts: int) -> list[list[int]]:
+    """A batch cut into parts of about equal length and size; a part may be empty."""
+    ordered = sorted(batch, key=lambda i: (-seconds[i], i))
+    return [ordered[part::parts] for part in range(parts)]
 
 
 class FeatureStore:
@@ -148,12 +177,18 @@ class FeatureStore:
             utterances=utterances,
         )
 
+    def read(self, utterances: list[Utterance], batch: Sequence[int]) -> Batch:
+        """The batch of these indices, which may be none."""
+        if not batch:
+            return self.collate(utterances[:1]).emptied()
+        return self.collate([utterances[i] for i in batch])
+
     def stream(self, utterances: list[Utterance], batches: list[list[int]]) -> Iterator[Batch]:
         """Batches in order; the next one is read while the last one is worked on."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             coming = None
             for batch in batches:
-                following = pool.submit(self.collate, [utterances[i] for i in batch])
+                following = pool.submit(self.read, utterances, batch)
                 if coming is not None:
                     yield coming.result()
                 coming = following

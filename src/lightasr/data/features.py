@@ -16,6 +16,7 @@ from lhotse import CutSet, Features, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.features.io import LilcomChunkyWriter
 from torch import Tensor
+from torchaudio.functional import resample
 
 from lightasr import schema
 from lightasr.data.audio import read_audio
@@ -31,6 +32,7 @@ class Utterance:
     speaker: str
     text: str
     audio: np.ndarray
+    speed: float = 1.0
 
 
 def fbank(audio: np.ndarray, config: schema.Features) -> Tensor:
@@ -60,9 +62,12 @@ def run(
         CutSet.open_writer(str(out / "cuts.jsonl.gz")) as manifest,
     ):
         for utterance in utterances(archive, config.sample_rate, rejected):
-            cut = _cut(utterance, fbank(utterance.audio, config), config, storage)
-            manifest.write(cut)
-            seconds, count = seconds + cut.duration, count + 1
+            for speed in config.speeds:
+                spoken = at_speed(utterance, speed, config.sample_rate)
+                cut = _cut(spoken, fbank(spoken.audio, config), config, storage)
+                manifest.write(cut)
+                seconds += cut.duration
+            count += 1
             bar.update(1, hours=seconds / 3600)
     lines = ["id\treason", *("\t".join(pair) for pair in sorted(rejected))]
     (out / "rejected.tsv").write_text("\n".join(lines) + "\n")
@@ -73,6 +78,15 @@ def run(
             f"(features.max_rejected allows {config.max_rejected:.0%}): {told or 'it is empty'}"
         )
     return {"utterances": count, "audio_seconds": seconds, "rejected": len(rejected)}
+
+
+def at_speed(utterance: Utterance, speed: float, sample_rate: int) -> Utterance:
+    """The utterance played faster or slower; transcripts are counted at speed 1 alone."""
+    if speed == 1:
+        return utterance
+    samples = torch.from_numpy(utterance.audio)
+    audio = resample(samples, round(sample_rate * speed), sample_rate).numpy()
+    return Utterance(f"{utterance.id}-x{speed:g}", utterance.speaker, utterance.text, audio, speed)
 
 
 def _cut(
@@ -111,6 +125,7 @@ def _cut(
             recording_id=utterance.id,
             channels=0,
         ),
+        custom={"speed": utterance.speed} if utterance.speed != 1 else None,
         recording=Recording(
             id=utterance.id,
             sources=[AudioSource(type="file", channels=[0], source=f"{utterance.id}.flac")],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightasr.models.synced import sum_over_team
+
 
 def valid_mask(lengths_b: Tensor, frames: int) -> Tensor:
     """True where a frame belongs to its utterance: (B, T)."""
@@ -34,23 +36,32 @@ class MaskedBatchNorm(nn.Module):
         self.var: Tensor
 
     def forward(self, x_btc: Tensor, valid_bt: Tensor) -> Tensor:
+        x_btc = x_btc.float() if x_btc.dtype in {torch.float16, torch.bfloat16} else x_btc
         mean, var = self.statistics(x_btc, valid_bt) if self.training else (self.mean, self.var)
         scale = self.weight * (var + self.eps).rsqrt()
         return x_btc * scale + (self.bias - mean * scale)
 
     def statistics(self, x_btc: Tensor, valid_bt: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance over valid frames, folded into the running ones."""
+        """Mean and variance over the valid frames of all processes, folded into the running ones.
+
+        In fp32 at least, whatever precision the rest is computed in.
+        """
         # A dimension between time and channels (the mel bands of an image) shares the statistics.
         inner = x_btc.shape[2:-1].numel()
         axes = tuple(range(x_btc.dim() - 1))
         weight = valid_bt.to(x_btc.dtype).reshape(*valid_bt.shape, *[1] * (x_btc.dim() - 2))
-        count = (valid_bt.sum() * inner).clamp(min=1)
-        mean = (x_btc * weight).sum(axes) / count
-        var = (((x_btc - mean) * weight) ** 2).sum(axes) / count
-        with torch.no_grad():
-            self.mean.lerp_(mean, self.momentum)
-            self.var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum)
+        count = sum_over_team(valid_bt.sum() * inner).clamp(min=1)
+        mean = sum_over_team((x_btc * weight).sum(axes)) / count
+        var = sum_over_team((((x_btc - mean) * weight) ** 2).sum(axes)) / count
+        self.remember(mean.detach(), var.detach() * count / (count - 1).clamp(min=1))
         return mean, var
+
+    @torch.no_grad()
+    def remember(self, mean: Tensor, var: Tensor) -> None:
+        """Fold a batch into the running statistics; a batch that is no number leaves no trace."""
+        sound = mean.isfinite() & var.isfinite()
+        self.mean.copy_(torch.where(sound, self.mean.lerp(mean, self.momentum), self.mean))
+        self.var.copy_(torch.where(sound, self.var.lerp(var, self.momentum), self.var))
 
 
 class SequenceNorm(nn.Module):

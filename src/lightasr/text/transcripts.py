@@ -24,7 +24,7 @@ def training_transcripts(inputs: dict[str, Path]) -> Iterator[tuple[str, str]]:
 
 
 def read_transcripts(features: Path) -> Iterator[tuple[str, str]]:
-    """Id and text of every utterance in a folder of features.
+    """Id and text of every utterance in a folder of features; copies at other speeds are left out.
 
     Plain JSON rather than lhotse: texts alone do not need the second its import takes.
     """
@@ -32,16 +32,19 @@ def read_transcripts(features: Path) -> Iterator[tuple[str, str]]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
-                yield _transcript(line, f"{path}:{number}")
+                if (transcript := _transcript(line, f"{path}:{number}")) is not None:
+                    yield transcript
     except FileNotFoundError:
         raise LightasrError(f"{path}: no such file; run the stage `features` first") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise LightasrError(f"{path}: not readable: {error}") from error
 
 
-def _transcript(line: str, where: str) -> tuple[str, str]:
+def _transcript(line: str, where: str) -> tuple[str, str] | None:
     try:
         cut = json.loads(line)
+        if "speed" in (cut.get("custom") or {}):
+            return None
         (supervision,) = cut["supervisions"]
         return str(cut["id"]), str(supervision["text"])
     except (ValueError, KeyError, TypeError) as error:

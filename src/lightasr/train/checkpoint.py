@@ -12,6 +12,11 @@ import numpy as np
 import torch
 
 from lightasr.errors import LightasrError
+from lightasr.progress import say
+
+
+class DamagedCheckpoint(LightasrError):
+    """A file that is no checkpoint, or not a whole one."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -24,12 +29,35 @@ def save(path: Path, state: dict[str, Any]) -> None:
     part.replace(path)
 
 
+def save_keeping_previous(path: Path, state: dict[str, Any]) -> None:
+    """Like `save`; the checkpoint that was there stays as `previous.pt`."""
+    previous = path.with_name("previous.pt")
+    if path.exists():
+        previous.unlink(missing_ok=True)
+        previous.hardlink_to(path)
+    save(path, state)
+
+
+def load_last(path: Path, identity: str) -> dict[str, Any] | None:
+    """The last checkpoint, or the one before where the last is damaged; None at the very start."""
+    if not path.exists():
+        return None
+    try:
+        return load(path, identity)
+    except DamagedCheckpoint as damage:
+        previous = path.with_name("previous.pt")
+        if not previous.exists():
+            raise
+        say(f"{damage}; goes on from {previous.name}")
+        return load(previous, identity)
+
+
 def load(path: Path, identity: str | None = None) -> dict[str, Any]:
     """The state that `save` wrote; `identity` is what made it, where that matters."""
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise LightasrError(
+        raise DamagedCheckpoint(
             f"{path}: damaged checkpoint ({error}); delete it to start over"
         ) from None
     if identity is not None and state["identity"] != identity:

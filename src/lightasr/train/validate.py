@@ -40,10 +40,9 @@ def validate(
     loss = symbols = 0.0
     for batch in store.stream(utterances, batches):
         logp_btv, lengths_b = model(batch.features_btf.to(device), batch.lengths_b.to(device))
-        count = float(batch.target_lengths_b.sum())
         targets = batch.targets_bu.to(device), batch.target_lengths_b.to(device)
-        loss += count * ctc_loss(logp_btv, lengths_b, *targets).item()
-        symbols += count
+        loss += ctc_loss(logp_btv, lengths_b, *targets).item()
+        symbols += float(batch.target_lengths_b.sum())
         references += [utterance.text for utterance in batch.utterances]
         hypotheses += greedy(logp_btv, lengths_b, tokenizer)
     return DevResult(

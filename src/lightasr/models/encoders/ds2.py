@@ -82,13 +82,16 @@ class LightGRULayer(nn.Module):
                 nn.init.orthogonal_(gate)
 
     def forward(self, x_btd: Tensor, lengths_b: Tensor) -> list[Tensor]:
-        gates = self.norm(self.input(x_btd), valid_mask(lengths_b, x_btd.shape[1]))
+        product = self.input(x_btd).to(self.recurrent_dhg.dtype)
+        gates = self.norm(product, valid_mask(lengths_b, x_btd.shape[1]))
         per_direction = list(gates.chunk(self.directions, dim=-1))
         if self.directions == 2:
             per_direction[1] = reversed_in_time(per_direction[1], lengths_b)
         gates_tdbg = torch.stack(per_direction).permute(2, 0, 1, 3)
         start = gates.new_zeros(self.directions, len(x_btd), self.dim)
-        states_dbth = ligru_scan(gates_tdbg, self.recurrent_dhg, start).permute(1, 2, 0, 3)
+        with torch.autocast(gates.device.type, enabled=False):  # the state stays in fp32
+            states_tdbh = ligru_scan(gates_tdbg, self.recurrent_dhg, start)
+        states_dbth = states_tdbh.permute(1, 2, 0, 3)
         states = list(states_dbth.unbind(0))
         if self.directions == 2:
             states[1] = reversed_in_time(states[1], lengths_b)

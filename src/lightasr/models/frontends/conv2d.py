@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lightasr.models.layers import MaskedBatchNorm, subsampled, valid_mask
+from lightasr.models.layers import SequenceNorm, subsampled, valid_mask
 from lightasr.models.registry import register
 from lightasr.schema import Component, Positive
 
@@ -21,6 +21,9 @@ class Config(Component):
     time_strides: Annotated[tuple[Positive, ...], Field(min_length=1)] = (2, 2)
     """Frames that each layer makes into one; their product shortens time."""
 
+    norm: Literal["batch", "layer", "none"] = "batch"
+    """Normalisation after each convolution, over valid frames."""
+
     @model_validator(mode="after")
     def one_stride_per_layer(self) -> Self:
         if len(self.channels) != len(self.time_strides):
@@ -31,13 +34,18 @@ class Config(Component):
 class ConvBlock(nn.Module):
     """Convolution, batch norm, clipped ReLU, with frames beyond an utterance's end kept at zero."""
 
-    def __init__(self, channels_in: int, channels: int, time_stride: int) -> None:
+    def __init__(self, channels_in: int, channels: int, time_stride: int, norm: str) -> None:
         super().__init__()
         self.time_stride = time_stride
         self.conv = nn.Conv2d(
-            channels_in, channels, kernel_size=3, stride=(time_stride, 2), padding=1, bias=False
+            channels_in,
+            channels,
+            kernel_size=3,
+            stride=(time_stride, 2),
+            padding=1,
+            bias=norm == "none",
         )
-        self.norm = MaskedBatchNorm(channels)
+        self.norm = SequenceNorm(norm, channels)
 
     def forward(self, x_bctf: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
         y_bctf = self.conv(x_bctf)
@@ -57,7 +65,7 @@ class Conv2d(nn.Module):
         channels = (1, *config.channels)
         self.time_strides = config.time_strides
         self.blocks = nn.ModuleList(
-            ConvBlock(channels[i], channels[i + 1], stride)
+            ConvBlock(channels[i], channels[i + 1], stride, config.norm)
             for i, stride in enumerate(config.time_strides)
         )
         for _ in config.channels:

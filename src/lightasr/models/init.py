@@ -1,0 +1,39 @@
+"""Xavier initialisation: normal weights with variance 2 / (inputs + outputs), gate by gate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lightasr.models.encoders.ds2 import LightGRULayer
+
+GATES = {nn.LSTM: 4, nn.GRU: 3}
+
+
+@torch.no_grad()
+def init_xavier(model: nn.Module) -> None:
+    """Draw every weight matrix of a model anew; biases and norms stay."""
+    for module in model.modules():
+        for matrix, inputs, outputs in _matrices(module):
+            matrix.normal_(0.0, math.sqrt(2 / (inputs + outputs)))
+
+
+def _matrices(module: nn.Module) -> Iterator[tuple[Tensor, int, int]]:
+    """The weight matrices of one module with what they join: one of many gates is many."""
+    if isinstance(module, nn.Linear):
+        yield module.weight, module.in_features, module.out_features
+    elif isinstance(module, nn.Conv2d):
+        window = module.kernel_size[0] * module.kernel_size[1]
+        yield module.weight, module.in_channels * window, module.out_channels * window
+    elif isinstance(module, LightGRULayer):
+        for direction in module.recurrent_dhg:
+            for gate in direction.chunk(2, dim=-1):
+                yield gate, module.dim, module.dim
+    elif type(module) in GATES:
+        for name, weight in module.named_parameters():
+            if name.startswith("weight"):
+                for gate in weight.chunk(GATES[type(module)]):
+                    yield gate, gate.shape[1], gate.shape[0]
