@@ -302,3 +302,17 @@ def bench_plan(
     rows = planning.rows(project, experiments, tuple(range(1, seeds + 1)))
     out = json_out or project / "results" / "bench" / "plan.json"
     print(write_results("plan", planning.TITLE, rows, out))
+
+
+@bench.command("train")
+def bench_train(scale: Scale = None, json_out: BenchOut = None) -> None:
+    """Our training loop beside SpeechBrain's: same model, utterances and batches.
+
+    Example: `lightasr bench train --json train.json`
+    """
+    from lightasr.bench import training
+    from lightasr.bench.results import write_results
+
+    the_plan = read_plan(scale)
+    out = json_out or the_plan.project / "results" / "bench" / "train.json"
+    print(write_results("train", training.TITLE, training.rows(the_plan), out))
