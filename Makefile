@@ -60,6 +60,8 @@ lint: setup  ## check style, types and the workflow
 	@python tools/lint_workflow.py
 
 bench: setup  ## measure kernels, encoders and decoding on this machine
+	@tools/install_packages.sh $(VENV) --editable '.[bench]'
+	@snakemake --profile profiles/local -- features tokenizer
 	@lightasr bench
 
 schema: setup  ## write config/schema.json from the typed config

@@ -283,6 +283,7 @@ def bench_all(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is None:
         bench_plan()
+        bench_train()
 
 
 @bench.command("plan")

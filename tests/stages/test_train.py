@@ -176,28 +176,45 @@ def test_utterances_that_cannot_be_trained_on_are_set_aside_and_counted(
 ) -> None:
     config = slices(max_seconds=2.0, epochs=1, average=0)
     trainer = Trainer(config, tone_inputs, work_folder(tmp_path, "work"))
-    assert trainer.set_aside["longer than train.max_seconds"] > 0
-    assert all(utterance.seconds <= 2 for utterance in trainer.utterances)
+    assert trainer.corpus.set_aside["longer than train.max_seconds"] > 0
+    assert all(utterance.seconds <= 2 for utterance in trainer.corpus.utterances)
     with pytest.raises(LightasrError, match="no utterance of 40 can be trained on"):
         Trainer(slices(max_seconds=0.1), tone_inputs, work_folder(tmp_path, "none"))
 
 
+def test_utterances_too_short_for_their_transcript_are_told_once(
+    tone_inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight frames of features are one of the encoder, and CTC needs a frame for each symbol."""
+    config = slices(epochs=1, average=0)
+    tree = config.model_dump(mode="json")
+    tree["model"]["frontend"] = {"channels": [4, 4, 4], "time_strides": [2, 4, 2]}
+    config = check(schema.TrainSlice, tree, [Layer("test", None, tree)])
+    trainer = Trainer(config, tone_inputs, work_folder(tmp_path, "work"))
+    aside = trainer.corpus.set_aside["too short for their transcript"]
+    assert 0 < aside < 40
+    trainer.fit()
+    assert trainer.at.skipped == 0
+    told = f"{aside} utterances set aside: too short for their transcript"
+    assert capsys.readouterr().err.count(told) == 1
+
+
 def poison(trainer: Trainer, utterance: str | None = None) -> None:
     """Make the features of one utterance (of all, if None) something that is no number."""
-    load = trainer.store.load
+    load = trainer.corpus.store.load
 
     def poisoned(asked: Utterance) -> torch.Tensor:
         features = load(asked)
         return torch.full_like(features, torch.nan) if utterance in {None, asked.id} else features
 
-    trainer.store.load = poisoned  # type: ignore[method-assign]
+    trainer.corpus.store.load = poisoned  # type: ignore[method-assign]
 
 
 def test_a_bad_step_is_skipped_and_counted_and_leaves_no_trace(
     tone_inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = Trainer(slices(epochs=1, average=0), tone_inputs, work_folder(tmp_path, "work"))
-    bad = trainer.utterances[3].id
+    bad = trainer.corpus.utterances[3].id
     poison(trainer, bad)
     trainer.fit()
     assert trainer.at.skipped == 1
@@ -298,8 +315,8 @@ def test_sortagrad_goes_from_short_to_long_in_its_first_epoch_only(
     trainer = Trainer(slices(order="sortagrad"), tone_inputs, work_folder(tmp_path, "work"))
 
     def longest(epoch: int) -> list[float]:
-        steps = trainer.plan(epoch)
-        return [max(trainer.utterances[i].seconds for i in step.parts[0]) for step in steps]
+        steps = trainer.corpus.plan(epoch, trainer.team)
+        return [max(trainer.corpus.utterances[i].seconds for i in step.parts[0]) for step in steps]
 
     assert longest(0) == sorted(longest(0))
     assert longest(1) != sorted(longest(1))

@@ -65,7 +65,7 @@ def test_the_names_of_the_commands_stay() -> None:
     """Scripts and the workflow's rules call them: a new one is added here, none goes."""
     assert COMMANDS == [
         "bench plan",
-    "bench train",
+        "bench train",
         "decode",
         "evaluate",
         "features",

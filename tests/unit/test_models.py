@@ -16,6 +16,7 @@ from lightasr.invalid import Layer
 from lightasr.kernels.reference import ligru_scan
 from lightasr.models.asr import AcousticModel, Normalizer, load_model, save_model
 from lightasr.models.encoders.ds2 import reversed_in_time
+from lightasr.models.init import init_xavier
 from lightasr.models.layers import MaskedBatchNorm, subsampled, valid_mask
 from lightasr.models.mixers.mhsa import rotary
 from lightasr.plan import check
@@ -196,6 +197,29 @@ def test_measured_normalisation_is_that_of_all_frames_together() -> None:
     frames = torch.cat(utterances)
     torch.testing.assert_close(normalizer.mean, frames.mean(0))
     torch.testing.assert_close(normalizer.std, frames.std(0, correction=0))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=str)
+def test_xavier_draws_each_gate_by_what_it_joins(encoder: dict) -> None:
+    """N(0, 2 / (inputs + outputs)) for every weight matrix, as in the thesis."""
+    torch.manual_seed(0)
+    model = AcousticModel(config({**encoder, "dim": 96}), MELS, SYMBOLS)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    init_xavier(model)
+    inputs = model.frontend.dim
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == (parameter.dim() == 1), name
+    expected = {
+        "lstm": ("directions.0.weight_ih_l0", inputs, 96),
+        "gru": ("directions.0.weight_hh_l0", 96, 96),
+        "ligru": ("recurrent_dhg", 96, 96),
+    }
+    if encoder["name"] == "ds2":
+        name, fan_in, fan_out = expected[encoder["unit"]]
+        weight = model.get_parameter(f"encoder.layers.0.{name}")
+    else:
+        weight, fan_in, fan_out = model.encoder.project.weight, inputs, 96
+    assert weight.std().item() == pytest.approx((2 / (fan_in + fan_out)) ** 0.5, rel=0.05)
 
 
 @given(st.integers(1, 100), st.integers(1, 4))

@@ -37,13 +37,14 @@ def rows(plan: Plan, steps: int = 6, rounds: int = 5) -> list[Measured]:
     with tempfile.TemporaryDirectory() as work:
         trainer = make_trainer(plan, Path(work))
         loops = {"lightasr": our_loop(trainer), "speechbrain": speechbrain_loop(trainer)}
-        planned = trainer.plan(0)
+        planned = trainer.corpus.plan(0, trainer.team)
         for loop in loops.values():
             loop(planned[:WARM_UP_STEPS])
         speeds: dict[str, list[float]] = {name: [] for name in loops}
         for number in range(rounds):
             chosen = [planned[(number * steps + i) % len(planned)] for i in range(steps)]
-            audio = sum(trainer.utterances[i].seconds for s in chosen for p in s.parts for i in p)
+            indices = [i for step in chosen for part in step.parts for i in part]
+            audio = sum(trainer.corpus.utterances[i].seconds for i in indices)
             for name, loop in loops.items():
                 started = time.perf_counter()
                 loop(chosen)
@@ -89,7 +90,7 @@ def our_loop(trainer: Trainer) -> Callable[[list[Any]], None]:
 
     def loop(steps: list[Any]) -> None:
         parts = [part for step in steps for part in step.parts]
-        batches = trainer.store.stream(trainer.utterances, parts)
+        batches = trainer.corpus.store.stream(trainer.corpus.utterances, parts)
         clock = time.monotonic()
         for step in steps:
             ready = list(islice(batches, len(step.parts)))
@@ -128,7 +129,7 @@ def speechbrain_loop(trainer: Trainer) -> Callable[[list[Any]], None]:
             target_share_b = batch.target_lengths_b / batch.targets_bu.shape[1]
             return ctc_loss(logp_btv, batch.targets_bu, share_b, target_share_b, blank_index=0)
 
-    symbols = len(trainer.tokenizer.symbols)
+    symbols = len(trainer.corpus.tokenizer.symbols)
     brain = SpeechBrainModel(
         modules={
             "frontend": frontend,
@@ -141,9 +142,9 @@ def speechbrain_loop(trainer: Trainer) -> Callable[[list[Any]], None]:
     )
 
     def loop(steps: list[Any]) -> None:
-        batches = [[trainer.utterances[i] for i in part] for s in steps for part in s.parts]
+        batches = [[trainer.corpus.utterances[i] for i in part] for s in steps for part in s.parts]
         loader = torch.utils.data.DataLoader(
-            Utterances(batches), batch_size=None, collate_fn=trainer.store.collate
+            Utterances(batches), batch_size=None, collate_fn=trainer.corpus.store.collate
         )
         brain.fit(range(1), loader, progressbar=False)
 

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -20,65 +20,27 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightasr import schema
 from lightasr.cost.measure import Meter, peak_memory_mb
-from lightasr.data.batches import (
-    Batch,
-    FeatureStore,
-    Utterance,
-    deal,
-    plan_epoch,
-    read_utterances,
-)
-from lightasr.errors import LightasrError, RetryError
+from lightasr.data.batches import Batch
+from lightasr.errors import RetryError
 from lightasr.models.asr import AcousticModel, save_model
 from lightasr.models.init import init_xavier
 from lightasr.objectives.ctc import ctc_loss
 from lightasr.plan import digest
 from lightasr.progress import say, track
-from lightasr.text.tokenizers import load_tokenizer
 from lightasr.threads import usable_cores
 from lightasr.train import checkpoint
 from lightasr.train.augment import SpecMasks
+from lightasr.train.corpus import Step, TrainingCorpus
 from lightasr.train.curves import write_curves
 from lightasr.train.distributed import Team
 from lightasr.train.guard import Guard, naming_memory
 from lightasr.train.precision import Precision
+from lightasr.train.progress import Progress
 from lightasr.train.schedule import learning_rate, make_optimizer
 from lightasr.train.validate import DevResult, validate
 
 SAVE_EVERY_SECONDS = 600.0
 COLLECTIVE_TIMEOUT_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One update of the weights: this process's parts of its batch, and the size of the whole."""
-
-    parts: list[list[int]]
-    symbols: int
-    done: float
-    """Share of the training that is done after it."""
-
-
-@dataclass
-class Progress:
-    """Where a training stands; with weights, optimizer and random states, all of it."""
-
-    epoch: int = 0
-    position: int = 0  # steps of this epoch that are done
-    step: int = 0
-    seconds: float = 0.0  # of training, over all attempts
-    data_seconds: float = 0.0  # of these, waiting for the next batch
-    audio_seconds: float = 0.0
-    symbols: int = 0
-    energy_joules: float | None = 0.0
-    loss_sum: float = 0.0  # over this epoch
-    norm_sum: float = 0.0
-    counted: int = 0  # steps of this epoch that changed the weights
-    skipped: int = 0  # steps of the whole training that did not
-    scales: list[list[float]] = field(default_factory=list)  # step, new loss scale
-    best_wer: float = float("inf")
-    best_epoch: int = 0
-    curves: list[dict[str, float]] = field(default_factory=list)
 
 
 def run(
@@ -134,23 +96,17 @@ class Trainer:
         np.random.seed(config.train.seed)  # noqa: NPY002 - libraries draw from the global state
         torch.manual_seed(config.train.seed)
 
-        self.tokenizer = load_tokenizer(inputs["tokenizer"])
-        dev_name = f"features/{config.dev}"
-        training = [path for name, path in inputs.items() if name not in {"tokenizer", dev_name}]
-        utterances = read_utterances(training, self.tokenizer)
-        dev = read_utterances([inputs[dev_name]], self.tokenizer)
-        every = max(1, -(-len(dev) // config.train.validate_utterances))
-        self.dev = dev[::every]
-        self.store = FeatureStore()
-
+        self.corpus = TrainingCorpus(config, inputs)
         self.model = AcousticModel(
-            config.model, config.features.mels, len(self.tokenizer.symbols)
+            config.model, config.features.mels, len(self.corpus.tokenizer.symbols)
         ).to(self.device)
         if config.train.init == "xavier":
             init_xavier(self.model)
-        self.utterances, self.set_aside = self.trainable(utterances)
+        self.corpus.set_aside_unfit(self.model, self.title)
+        for reason, count in self.corpus.set_aside.items():
+            self.say(f"{count} utterances set aside: {reason}")
         if config.model.normalize == "global":
-            self.measure_features()
+            self.model.normalizer.measure(self.corpus.sample())
         self.parallel: nn.Module = self.model
         if self.team.size > 1:
             # Buffers are equal by construction: the statistics are summed over all processes.
@@ -165,35 +121,6 @@ class Trainer:
         self.stopped_by = ""
         self.saved = time.monotonic()
         self.save_is_due = False
-
-    def trainable(self, utterances: list[Utterance]) -> tuple[list[Utterance], dict[str, int]]:
-        """Utterances that fit, and how many were set aside for which reason."""
-        frames = torch.tensor([utterance.frames for utterance in utterances])
-        outputs = self.model.output_lengths(frames).tolist()
-        longest = self.config.train.max_seconds
-        aside = {"longer than train.max_seconds": 0, "too short for their transcript": 0}
-        kept = []
-        for utterance, output in zip(utterances, outputs, strict=True):
-            if utterance.seconds > longest:
-                aside["longer than train.max_seconds"] += 1
-            elif output < utterance.least_outputs:
-                aside["too short for their transcript"] += 1
-            else:
-                kept.append(utterance)
-        for reason, count in aside.items():
-            if count:
-                self.say(f"{count} of {len(utterances)} utterances set aside: {reason}")
-        if not kept:
-            raise LightasrError(
-                f"{self.title}: no utterance of {len(utterances)} can be trained on"
-            )
-        return kept, {reason: count for reason, count in aside.items() if count}
-
-    def measure_features(self) -> None:
-        """Mean and standard deviation of each feature over (at most 2000) training utterances."""
-        every = -(-len(self.utterances) // 2000)
-        sample = [self.store.load(utterance) for utterance in self.utterances[::every]]
-        self.model.normalizer.measure(sample)
 
     def say(self, text: str) -> None:
         if self.team.leads:
@@ -210,9 +137,9 @@ class Trainer:
         with track(self.title, total=epochs, quiet=not self.team.leads) as bar, self.team.waiting():
             bar.start_at(self.at.epoch)
             for epoch in range(self.at.epoch, epochs):
-                steps = self.plan(epoch)
+                steps = self.corpus.plan(epoch, self.team)
                 parts = [part for step in steps[self.at.position :] for part in step.parts]
-                batches = self.store.stream(self.utterances, parts)
+                batches = self.corpus.store.stream(self.corpus.utterances, parts)
                 clock = time.monotonic()
                 for step in steps[self.at.position :]:
                     ready = list(islice(batches, len(step.parts)))
@@ -224,20 +151,6 @@ class Trainer:
                     self.save_when_due(stop_at)
                 row = self.finish_epoch()
                 bar.update(0, line=True, loss=row["train_loss"], WER=f"{row['dev_wer']:.1%}")
-
-    def plan(self, epoch: int) -> list[Step]:
-        """An epoch's steps: every process plans the same ones, and takes its own parts of each."""
-        config, team = self.config.train, self.team
-        seconds = [utterance.seconds for utterance in self.utterances]
-        batches = plan_epoch(seconds, config.batch_seconds, config.seed, epoch, config.order)
-        return [
-            Step(
-                parts=deal(batch, seconds, team.size * config.accumulate)[team.rank :: team.size],
-                symbols=sum(len(self.utterances[i].tokens) for i in batch),
-                done=(epoch + (number + 1) / len(batches)) / config.epochs,
-            )
-            for number, batch in enumerate(batches)
-        ]
 
     def train_step(self, batches: list[Batch], step: Step) -> float:
         """One update of the weights; returns the loss in nats per symbol."""
@@ -321,22 +234,20 @@ class Trainer:
 
         If memory does not suffice, it shows now and not after hours. It leaves no trace.
         """
-        steps = self.plan(0)
-        costs = [max(self.cost(part) for part in step.parts) for step in steps]
+        steps = self.corpus.plan(0, self.team)
+        costs = [max(self.corpus.cost(part) for part in step.parts) for step in steps]
         worst = steps[int(np.argmax(np.max(self.team.gather(costs), axis=0)))]
         random_state = checkpoint.random_state()
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        self.accumulate([self.store.read(self.utterances, p) for p in worst.parts], worst.symbols)
+        corpus = self.corpus
+        batches = [corpus.store.read(corpus.utterances, part) for part in worst.parts]
+        self.accumulate(batches, worst.symbols)
         self.optimizer.zero_grad()
         for name, buffer in self.model.named_buffers():
             buffer.copy_(buffers[name])
         checkpoint.restore_random_state(random_state)
         memory = peak_memory_mb(self.device)
         self.say(f"worst batch {max(costs):.0f} s of audio, peak memory {memory:.0f} MB")
-
-    def cost(self, part: list[int]) -> float:
-        """Seconds of audio with padding."""
-        return len(part) * max((self.utterances[i].seconds for i in part), default=0.0)
 
     def save_when_due(self, stop_at: int | None) -> None:
         """Save every ten minutes; save and stop where that is asked for."""
@@ -378,7 +289,12 @@ class Trainer:
         config = self.config.train
         with self.precision.autocast():
             return validate(
-                self.model, self.dev, self.store, self.tokenizer, config.batch_seconds, self.device
+                self.model,
+                self.corpus.dev,
+                self.corpus.store,
+                self.corpus.tokenizer,
+                config.batch_seconds,
+                self.device,
             )
 
     def select(self) -> tuple[str, DevResult]:
@@ -408,7 +324,7 @@ class Trainer:
 
     def save(self) -> None:
         """All that going on needs, so that going on gives the very same weights."""
-        self.account()
+        self.at.add_energy(self.team.gather(self.meter.since_last()))
         state = {
             "identity": self.identity,
             "progress": asdict(self.at),
@@ -421,14 +337,6 @@ class Trainer:
             checkpoint.save_keeping_previous(self.work / "last.pt", state)
         self.team.gather(None)  # nobody stops before the file is there
         self.saved = time.monotonic()
-
-    def account(self) -> None:
-        """Add the energy since the last time, over all processes."""
-        used = self.team.gather(self.meter.since_last())
-        if self.at.energy_joules is None or any(joules is None for joules in used):
-            self.at.energy_joules = None
-        else:
-            self.at.energy_joules += sum(used)
 
     def resume(self) -> None:
         state = checkpoint.load_last(self.work / "last.pt", self.identity)
@@ -450,12 +358,11 @@ class Trainer:
 
     def write(self, out: Path) -> None:
         save_model(self.model, out / "model.safetensors")
-        self.tokenizer.save(out)
+        self.corpus.tokenizer.save(out)
         write_curves(self.at.curves, out)
 
     def summary(self) -> dict[str, Any]:
         """What `run.json` says of a training, over all attempts."""
-        at = self.at
         on_gpu = self.device.type == "cuda"
         return {
             "params": self.model.parameter_count(),
@@ -463,17 +370,9 @@ class Trainer:
             "processes": self.team.size,
             "precision": self.config.train.precision,
             "epochs": self.config.train.epochs,
-            "steps": at.step,
-            "skipped_steps": at.skipped,
-            "loss_scale_changes": at.scales,
-            "training_seconds": at.seconds,
-            "gpu_seconds": at.seconds * self.team.size if on_gpu else None,
-            "epoch_seconds": at.seconds / self.config.train.epochs,
-            "data_wait_share": at.data_seconds / at.seconds,
-            "audio_seconds_per_second": at.audio_seconds / at.seconds,
-            "symbols_per_second": at.symbols / at.seconds,
+            **self.at.measured(),
+            "gpu_seconds": self.at.seconds * self.team.size if on_gpu else None,
             "peak_memory_mb": peak_memory_mb(self.device),
-            "energy_joules": at.energy_joules,
             "energy_source": self.meter.source,
-            "set_aside": self.set_aside,
+            "set_aside": self.corpus.set_aside,
         }

@@ -69,10 +69,10 @@ def profile(plan: Plan, job: Job, steps: int) -> str:
 
 def timed_steps(trainer: Trainer, steps: int) -> Stopwatch:
     """Train some steps of the first epoch (again and again), and time their sections."""
-    planned = trainer.plan(0)
+    planned = trainer.corpus.plan(0, trainer.team)
     planned = (planned * -(-steps // len(planned)))[:steps]
-    batches = trainer.store.stream(
-        trainer.utterances, [part for step in planned for part in step.parts]
+    batches = trainer.corpus.store.stream(
+        trainer.corpus.utterances, [part for step in planned for part in step.parts]
     )
     trainer.model.train()
     watch = Stopwatch(trainer.device)
