@@ -185,10 +185,10 @@ def test_utterances_that_cannot_be_trained_on_are_set_aside_and_counted(
 def test_utterances_too_short_for_their_transcript_are_told_once(
     tone_inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Eight frames of features are one of the encoder, and CTC needs a frame for each symbol."""
+    """A letter lasts twelve frames; CTC needs one for each, and one more between equal letters."""
     config = slices(epochs=1, average=0)
     tree = config.model_dump(mode="json")
-    tree["model"]["frontend"] = {"channels": [4, 4, 4], "time_strides": [2, 4, 2]}
+    tree["model"]["frontend"] = {"channels": [4, 4], "time_strides": [3, 4]}
     config = check(schema.TrainSlice, tree, [Layer("test", None, tree)])
     trainer = Trainer(config, tone_inputs, work_folder(tmp_path, "work"))
     aside = trainer.corpus.set_aside["too short for their transcript"]
