@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from lightasr.errors import LightasrError, RetryError
+from lightasr.threads import usable_cores
 
 
 def launched() -> bool:
@@ -21,8 +22,10 @@ def launch(processes: int) -> None:
         *[sys.executable, "-m", "torch.distributed.run", "--standalone"],
         *["--nproc-per-node", str(processes), "-m", "lightasr", *sys.argv[1:]],
     ]
+    threads = max(1, usable_cores() // processes)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     stopped: list[int] = []
-    with subprocess.Popen(command) as team:
+    with subprocess.Popen(command, env=environment) as team:
 
         def forward(number: int, frame: object) -> None:
             stopped.append(number)
