@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from lightasr.progress import ONLY_LOG, clock
 # Remarks of Snakemake that a reader acts on; the rest of what it says of itself is left out.
 KEPT_REMARKS = ("Nothing to be done", "Complete log(s)", "Exiting because", "Trying to restart")
 SHOWN_JOBS = 12
+# The digits that end a run's name: without them a line fits into 80 columns.
+KEY = re.compile(r"-[0-9a-f]{10}\b")
 LAST_BYTES = 500
 
 
@@ -127,7 +130,7 @@ class LogHandler(LogHandlerBase):
         jobs = list(self.jobs.values())
         yield f"{self.done} of {self.total} jobs done  {clock(time.monotonic() - self.started)}"
         for job in jobs[:SHOWN_JOBS]:
-            yield f"  {job.last_line()}"
+            yield f"  {KEY.sub('', job.last_line())}"
         if len(jobs) > SHOWN_JOBS:
             yield f"  and {len(jobs) - SHOWN_JOBS} more"
 

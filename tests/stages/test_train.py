@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from lightasr.errors import LightasrError, RetryError
 from lightasr.invalid import Layer
 from lightasr.plan import check
 from lightasr.train import loop
+from lightasr.train.corpus import TrainingCorpus
 from lightasr.train.loop import Trainer, stopping_on_signals
 
 ENCODERS = {
@@ -282,6 +284,12 @@ def test_bf16_trains_and_keeps_weights_and_statistics_in_fp32(
     assert {value.dtype for value in weights(trainer).values()} == {torch.float32}
     losses = [row["train_loss"] for row in trainer.at.curves]
     assert losses[-1] < losses[0]
+    batch = trainer.corpus.store.read(trainer.corpus.utterances, [0, 1])
+    with trainer.precision.autocast():
+        encoded, lengths = trainer.model.frontend(batch.features_btf, batch.lengths_b)
+        assert trainer.model.encoder(encoded, lengths)[0].isfinite().all()
+        log_probs, _ = trainer.model(batch.features_btf, batch.lengths_b)
+    assert log_probs.dtype == torch.float32
 
 
 def test_fp16_answers_an_overflow_with_a_lower_scale_and_skips_the_step(
@@ -307,6 +315,28 @@ def test_fp16_answers_an_overflow_with_a_lower_scale_and_skips_the_step(
             assert torch.equal(value, before[name]), "the step changed nothing"
     assert trainer.at.scales == [[3, 32.0]]
     assert trainer.at.skipped == 1
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_one_two_and_four_processes_share_the_same_batches(
+    accumulate: int, tone_inputs: dict[str, Path]
+) -> None:
+    """The same steps for all, each utterance of a batch in one part of one process."""
+    corpus = TrainingCorpus(slices(accumulate=accumulate), tone_inputs)
+
+    def team(size: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(size=size, rank=rank) for rank in range(size)]
+
+    alone = corpus.plan(1, team(1)[0])
+    whole = [sorted(i for part in step.parts for i in part) for step in alone]
+    for size in (2, 4):
+        plans = [corpus.plan(1, member) for member in team(size)]
+        assert {len(plan) for plan in plans} == {len(alone)}
+        for number, steps in enumerate(zip(*plans, strict=True)):
+            assert {len(step.parts) for step in steps} == {accumulate}
+            assert {step.symbols for step in steps} == {alone[number].symbols}
+            shared = sorted(i for step in steps for part in step.parts for i in part)
+            assert shared == whole[number]
 
 
 def test_sortagrad_goes_from_short_to_long_in_its_first_epoch_only(

@@ -40,11 +40,14 @@ def test_a_running_job_is_shown_by_the_last_line_of_its_log(
 ) -> None:
     log = tmp_path / "train.log"
     start(handler, log)
-    assert list(handler.lines())[1:] == ["  train_model lstm-0123456789"]
-    log.write_text("train lstm  10%  epoch 1/9\ntrain lstm  20%  epoch 2/9  loss 1.2  0:40 left\n")
+    assert list(handler.lines())[1:] == ["  train_model lstm"]
+    name = "train transformer-mhsa-d782571f71"
+    last = f"{name}   25%  epoch 4/16  loss 1.781  WER 93.3%  1:03:13 left"
+    log.write_text(f"{name}   24%  epoch 4/16  loss 1.801\n{last}\n")
     whole, job = handler.lines()
     assert whole.startswith("0 of 7 jobs done")
-    assert job == "  train lstm  20%  epoch 2/9  loss 1.2  0:40 left"
+    assert job == "  train transformer-mhsa   25%  epoch 4/16  loss 1.781  WER 93.3%  1:03:13 left"
+    assert len(job) <= 80
 
 
 def test_a_finished_job_is_one_line(

@@ -325,6 +325,7 @@ class Trainer:
     def save(self) -> None:
         """All that going on needs, so that going on gives the very same weights."""
         self.at.add_energy(self.team.gather(self.meter.since_last()))
+        self.at.peak_memory_mb = max(self.at.peak_memory_mb, peak_memory_mb(self.device))
         state = {
             "identity": self.identity,
             "progress": asdict(self.at),
@@ -372,7 +373,6 @@ class Trainer:
             "epochs": self.config.train.epochs,
             **self.at.measured(),
             "gpu_seconds": self.at.seconds * self.team.size if on_gpu else None,
-            "peak_memory_mb": peak_memory_mb(self.device),
             "energy_source": self.meter.source,
             "set_aside": self.corpus.set_aside,
         }

@@ -18,6 +18,7 @@ class Progress:
     audio_seconds: float = 0.0
     symbols: int = 0
     energy_joules: float | None = 0.0
+    peak_memory_mb: float = 0.0  # of this process, the most in any attempt
     loss_sum: float = 0.0  # over this epoch
     norm_sum: float = 0.0
     counted: int = 0  # steps of this epoch that changed the weights
@@ -46,5 +47,6 @@ class Progress:
             "data_wait_share": self.data_seconds / self.seconds,
             "audio_seconds_per_second": self.audio_seconds / self.seconds,
             "symbols_per_second": self.symbols / self.seconds,
+            "peak_memory_mb": self.peak_memory_mb,
             "energy_joules": self.energy_joules,
         }
