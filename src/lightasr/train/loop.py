@@ -118,9 +118,9 @@ class Trainer:
         self.guard = Guard(self.title, config.train, work)
         self.meter = Meter(self.device)
         self.at = Progress()
-        self.stopped_by = ""
+        self.stopped_by = ""  # this process, after the step it is in; all agree in the next sum
         self.saved = time.monotonic()
-        self.save_is_due = False
+        self.save_is_due = self.all_stop = False
 
     def say(self, text: str) -> None:
         if self.team.leads:
@@ -165,9 +165,7 @@ class Trainer:
         due = self.team.leads and time.monotonic() - self.saved > SAVE_EVERY_SECONDS
         told = torch.tensor([local, audio, bool(self.stopped_by), due], dtype=torch.float64)
         loss, audio, stops, due = self.team.sum(told.to(self.device)).tolist()
-        self.save_is_due = bool(due)
-        if stops and not self.stopped_by:
-            self.stopped_by = "a signal to another process"
+        self.save_is_due, self.all_stop = bool(due), bool(stops)
         self.update(batches, loss, norm_tensor.item())
         at.step, at.position = at.step + 1, at.position + 1
         at.audio_seconds, at.symbols = at.audio_seconds + audio, at.symbols + step.symbols
@@ -251,9 +249,9 @@ class Trainer:
 
     def save_when_due(self, stop_at: int | None) -> None:
         """Save every ten minutes; save and stop where that is asked for."""
-        if self.stopped_by or self.at.step == stop_at:
+        if self.all_stop or self.at.step == stop_at:
             self.save()
-            why = self.stopped_by or f"step {stop_at}"
+            why = self.stopped_by or ("a signal" if self.all_stop else f"step {stop_at}")
             raise RetryError(f"{self.title}: saved at step {self.at.step} ({why})")
         if self.save_is_due:
             self.save()
