@@ -62,7 +62,10 @@ def naming_memory(title: str, batch: Batch, config: Train) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        # On a CPU torch says so in words alone.
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
+            words in str(error) for words in ("not enough memory", "can't allocate memory")
+        ):
             raise
         longest = max(batch.utterances, key=lambda utterance: utterance.seconds)
         raise LightasrError(
