@@ -130,6 +130,12 @@ class Study:
         return digest(["tables", STAGE_VERSION["tables"], shown, rows])
 
     @property
+    def receipts(self) -> list[str]:
+        """What says that every run behind the table is there."""
+        jobs = [job for e in self.experiments for run in e.runs for job in run.jobs]
+        return list(dict.fromkeys(job.receipt for job in jobs))
+
+    @property
     def tables(self) -> list[str]:
         """The table's files; the last one names its content, so that a stale table shows."""
         stem = f"results/tables/{self.scale}/{self.name}"

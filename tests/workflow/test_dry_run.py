@@ -54,6 +54,18 @@ def test_every_scale_runs_every_study(project: Path, scale: str) -> None:
     }
 
 
+def test_committed_tables_do_not_pass_for_the_runs_behind_them(project: Path) -> None:
+    """A fresh clone has the tables, which are in git, and nothing else."""
+    plan = load_plan(project)
+    for name in (name for study in plan.studies for name in study.tables):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    counts = job_counts(dry_run(project))
+    assert counts["train_model"] == len(plan.of_stage("train"))
+    assert counts["score_run"] == len(plan.of_stage("score"))
+    assert counts["make_report"] == 1
+
+
 def test_one_new_entry_is_one_new_run_and_nothing_else(project: Path) -> None:
     plan = load_plan(project)
     finish(plan)

@@ -12,7 +12,7 @@ for study in PLAN.studies:
         name:
             f"table_{study.name}"
         input:
-            ancient([run.score.receipt for e in study.experiments for run in e.runs]),
+            ancient(study.receipts),
         output:
             study.tables,
         log:
@@ -30,6 +30,8 @@ for study in PLAN.studies:
 rule make_report:
     input:
         ancient([study.tables[-1] for study in PLAN.studies]),
+        # Tables are in git: that they are there does not mean that the runs behind them are.
+        ancient([path for study in PLAN.studies for path in study.receipts]),
     output:
         PLAN.report,
     log:

@@ -70,7 +70,8 @@ def make_report(plan: Plan) -> None:
 
 def _facts(plan: Plan) -> dict[str, Any]:
     """What was run, by what, and what it took."""
-    receipts = [read_run(plan.project / job.dir) for job in plan.jobs.values()]
+    done = [job for job in plan.jobs.values() if job.done(plan.project)]
+    receipts = [read_run(plan.project / job.dir) for job in done]
     return {
         "studies": [study.name for study in plan.studies],
         "jobs": len(receipts),
