@@ -132,8 +132,9 @@ class Trainer:
         """Train to the end, or save and stop after step `stop_at` or on a signal."""
         self.resume()
         epochs = self.config.train.epochs
-        if self.at.epoch < epochs:
-            self.rehearse()
+        with self.team.waiting():
+            if self.at.epoch < epochs:
+                self.rehearse()
         with track(self.title, total=epochs, quiet=not self.team.leads) as bar, self.team.waiting():
             bar.start_at(self.at.epoch)
             for epoch in range(self.at.epoch, epochs):
