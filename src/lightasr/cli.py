@@ -257,7 +257,7 @@ def evaluate(
 
     result = evaluate_manifest(find_recognizer(run, decoder, scale), manifest)
     if json_out is not None:
-        from lightasr.stage import write_atomically
+        from lightasr.files import write_atomically
 
         write_atomically(json_out, json.dumps(result, indent=1) + "\n")
     print(summary_text(result))

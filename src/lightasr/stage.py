@@ -22,6 +22,7 @@ from typing import Any
 
 from lightasr import schema
 from lightasr.errors import LightasrError
+from lightasr.files import write_atomically
 from lightasr.invalid import Layer
 from lightasr.lock import locked
 from lightasr.plan import Job, Plan, check
@@ -119,16 +120,6 @@ class Attempt:
     def stop(self) -> None:
         self.seconds = time.monotonic() - self.clock
         write_atomically(self.path, json.dumps([*self.earlier, {"seconds": self.seconds}]))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """A file that is either the old or the new one, whenever the power goes."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
 
 
 def record(job: Job, attempt: Attempt) -> dict[str, Any]:

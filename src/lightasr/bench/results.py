@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightasr.stage import git_commit, write_atomically
+from lightasr.files import write_atomically
+from lightasr.stage import git_commit
 
 Measured = dict[str, str | float | int | None]
 

@@ -11,10 +11,11 @@ import jinja2
 import pandas as pd
 
 from lightasr.errors import LightasrError
+from lightasr.files import write_atomically
 from lightasr.score import plots
 from lightasr.score.columns import DECODERS, LM_DECODER, parse_column
 from lightasr.score.study import Cell, SeedRun, StudyTable, column_cells, read_json, read_run
-from lightasr.score.tables import TextTable, layout, write_text
+from lightasr.score.tables import TextTable, layout
 from lightasr.score.wer import Edits, confusions, read_decoded, utterance_errors, word_edits
 
 CURVE_COLUMNS = ("epoch", "seconds", "train_loss", "dev_wer")
@@ -103,7 +104,7 @@ def write_report(
         confusion_titles=CONFUSION_TITLES,
     )
     out_html.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out_html, page)
+    write_atomically(out_html, page)
 
 
 def fact_text(value: object) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lightasr.files import write_atomically
 from lightasr.plan import Plan, Study
 from lightasr.score.report import write_report
 from lightasr.score.study import Published, Row, SeedRun, StudyTable, read_run
-from lightasr.score.tables import write_table, write_text
+from lightasr.score.tables import write_table
 from lightasr.stage import git_commit, source_digest
 
 
@@ -52,7 +53,7 @@ def make_table(plan: Plan, study: Study) -> None:
         experiment.name: {run.seed: [job.id for job in run.jobs] for run in experiment.runs}
         for experiment in study.experiments
     }
-    write_text(stamp, json.dumps({"study": study.name, "rows": rows}, indent=1) + "\n")
+    write_atomically(stamp, json.dumps({"study": study.name, "rows": rows}, indent=1) + "\n")
 
 
 def make_report(plan: Plan) -> None:
@@ -65,7 +66,7 @@ def make_report(plan: Plan) -> None:
         if old.stem.rpartition("-")[0] == plan.scale:
             old.unlink()
     tables = {study.name: study.key for study in plan.studies}
-    write_text(stamp, json.dumps({"scale": plan.scale, "tables": tables}, indent=1) + "\n")
+    write_atomically(stamp, json.dumps({"scale": plan.scale, "tables": tables}, indent=1) + "\n")
 
 
 def _facts(plan: Plan) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightasr.files import write_atomically
 from lightasr.score.bootstrap import smallest_p
 from lightasr.score.columns import Column, parse_column
 from lightasr.score.study import (
@@ -29,7 +28,7 @@ from lightasr.score.study import (
     read_run,
 )
 
-__all__ = ["Published", "Row", "SeedRun", "StudyTable", "layout", "write_table", "write_text"]
+__all__ = ["Published", "Row", "SeedRun", "StudyTable", "layout", "write_table"]
 
 DAGGER = "†"
 STALE = "*"
@@ -73,9 +72,9 @@ def write_table(table: StudyTable, out_dir: Path) -> None:
     """Write `<study>.md`, `.csv` and `.tex`, each at once or not at all."""
     text = layout(table)
     out_dir.mkdir(parents=True, exist_ok=True)
-    write_text(out_dir / f"{table.study}.md", _markdown(table, text))
-    write_text(out_dir / f"{table.study}.csv", _csv(table))
-    write_text(out_dir / f"{table.study}.tex", _latex(table, text))
+    write_atomically(out_dir / f"{table.study}.md", _markdown(table, text))
+    write_atomically(out_dir / f"{table.study}.csv", _csv(table))
+    write_atomically(out_dir / f"{table.study}.tex", _latex(table, text))
 
 
 def layout(table: StudyTable) -> TextTable:
@@ -97,19 +96,6 @@ def layout(table: StudyTable) -> TextTable:
     ]
     notes = _notes(table, columns, cells)
     return TextTable(header, body, notes + [f"[{n}] {source}" for source, n in sources.items()])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file at once: a reader sees the old text or the new, never half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        temporary.chmod(0o644)  # mkstemp's 0600 would hide results from the rest of a group
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def format_number(column: Column, value: float) -> str:
