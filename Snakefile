@@ -22,4 +22,5 @@ localrules:
 rule all:
     default_target: True
     input:
+        [study.tables for study in PLAN.studies],
         PLAN.report,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -50,3 +51,11 @@ def run_in(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def files_below(project: Path) -> set[str]:
     return {str(path.relative_to(project)) for path in project.rglob("*")}
+
+
+def job_counts(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Jobs by rule, from the table that Snakemake prints."""
+    assert run.returncode == 0, run.stdout + run.stderr
+    table = re.search(r"^Job stats:\njob +count\n[- ]+\n((?:\w+ +\d+\n)+)", run.stdout, re.M)
+    rows = [line.split() for line in table[1].splitlines()] if table else []
+    return {rule: int(count) for rule, count in rows}

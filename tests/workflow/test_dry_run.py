@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from lightasr.plan import load_plan
-from planning import files_below, finish, run_in
+from planning import files_below, finish, job_counts, run_in
 
 ROOT = Path(__file__).parents[2]
 SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"))
@@ -19,14 +18,6 @@ NEW_ENTRY = "  ds2_small: {extends: lstm, model: {encoder: {dim: 96}}}\n"
 
 def dry_run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run_in(project, "-m", "snakemake", "-n", *arguments)
-
-
-def job_counts(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Jobs by rule, from the table that Snakemake prints."""
-    assert run.returncode == 0, run.stdout + run.stderr
-    table = re.search(r"^Job stats:\njob +count\n[- ]+\n((?:\w+ +\d+\n)+)", run.stdout, re.M)
-    rows = [line.split() for line in table[1].splitlines()] if table else []
-    return {rule: int(count) for rule, count in rows}
 
 
 def add_entry(project: Path, entry: str) -> None:
