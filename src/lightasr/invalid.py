@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lightasr.configfile import Tree
-from lightasr.schema import COMPONENTS
+from lightasr.errors import LightasrError
+from lightasr.schema import COMPONENTS, AnySection
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,23 @@ class Layer:
                 return False
             node = node[key]
         return True
+
+
+def check(model: type[AnySection], tree: Any, layers: list[Layer]) -> AnySection:
+    """`tree` as the typed `model`, or an error that names file, entry, key and the nearest name."""
+    try:
+        # JSON is how pydantic takes a list for a tuple and still no string for a number.
+        return model.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise LightasrError("\n".join(explain(error, model, tree, layers))) from None
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The end of an error message about a name nobody knows."""
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(sorted(known)[:20])}" if known else ""
 
 
 def explain(

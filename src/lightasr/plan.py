@@ -10,20 +10,17 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from lightasr import schema
 from lightasr.configfile import Tree, merge, nested, read_yaml
-from lightasr.errors import LightasrError
-from lightasr.invalid import Layer, explain, place
+from lightasr.datasets import Datasets
+from lightasr.errors import LightasrError, Mistakes
+from lightasr.invalid import Layer, check, nearest, place
 from lightasr.score.columns import check_column
 
 # Raise a stage's number when a change to its code alters its results: everything of that stage
@@ -66,6 +63,10 @@ class Job:
     label: str
     config: Tree
     inputs: dict[str, Job] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """Inputs of a user's own; `config` holds digests of their content."""
+    places: Tree = field(default_factory=dict)
+    """More of its configuration that changes nothing of what is made: where something is had."""
 
     @cached_property
     def key(self) -> str:
@@ -224,14 +225,6 @@ class Plan:
         return 2 if stage in {"archive", "features", "decode"} else 1
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """The end of an error message about a name nobody knows."""
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(sorted(known)[:20])}" if known else ""
-
-
 # --- reading config/ ---------------------------------------------------------------------------
 
 
@@ -241,56 +234,25 @@ def load_plan(project: Path, scale: str | None = None, studies: list[str] | None
     main_tree = read_yaml(config / "config.yaml")
     main = check(schema.Main, main_tree, [Layer("config/config.yaml", None, main_tree)])
     scale = scale or main.scale
-    datasets = load_datasets(config / "datasets.yaml")
-    scale_layer, scale_seeds = load_scale(config, scale)
+    scale_layer, head = load_scale(config, scale)
+    datasets = Datasets.load(project, scale_layer.file, head.datasets, main.mirrors)
     planner = _Planner(datasets)
     loaded = []
     mistakes = Mistakes()
     for name in dict.fromkeys(studies or main.studies):
         with mistakes.noted():
-            loaded.append(_study(config, name, scale, scale_layer, scale_seeds, planner))
+            loaded.append(_study(config, name, scale, scale_layer, head.seeds, planner))
     mistakes.tell()
     return Plan(project, scale, tuple(loaded))
 
 
-class Mistakes:
-    """Lines about what is wrong, each once, gathered so that they are told together."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, None] = {}
-
-    @contextmanager
-    def noted(self, where: str = "") -> Iterator[None]:
-        """Go on after a mistake."""
-        try:
-            yield
-        except LightasrError as error:
-            self.lines |= {f"{where}{line}": None for line in str(error).splitlines()}
-
-    def add(self, line: str) -> None:
-        self.lines[line] = None
-
-    def tell(self) -> None:
-        if self.lines:
-            raise LightasrError("\n".join(self.lines))
-
-
-def load_datasets(path: Path) -> dict[str, schema.Dataset]:
-    """The corpora that `corpus.name` may name."""
-    layer = Layer("config/datasets.yaml", None, read_yaml(path))
-    return {
-        name: check(schema.Dataset, entry or {}, [Layer(layer.file, name, entry or {})])
-        for name, entry in layer.tree.items()
-    }
-
-
-def load_scale(config: Path, scale: str) -> tuple[Layer, tuple[int, ...] | None]:
-    """A scale's settings, and the seeds it allows where it is short of time."""
+def load_scale(config: Path, scale: str) -> tuple[Layer, schema.Scale]:
+    """A scale's settings of experiments, and what it says of itself."""
     tree = read_yaml(_config_file(config, "scales", scale))
     layer = Layer(f"config/scales/{scale}.yaml", None, tree)
-    head = check(schema.Scale, {k: v for k, v in tree.items() if k in {"title", "seeds"}}, [layer])
-    settings = {k: v for k, v in tree.items() if k not in {"title", "seeds"}}
-    return Layer(layer.file, None, settings), head.seeds
+    head = {key: value for key, value in tree.items() if key in schema.Scale.model_fields}
+    settings = {key: value for key, value in tree.items() if key not in head}
+    return Layer(layer.file, None, settings), check(schema.Scale, head, [layer])
 
 
 def _config_file(config: Path, folder: str, name: str) -> Path:
@@ -300,15 +262,6 @@ def _config_file(config: Path, folder: str, name: str) -> Path:
         kind = {"scales": "scale", "studies": "study"}[folder]
         raise LightasrError(f"no {kind} '{name}' in config/{folder}{nearest(name, known)}")
     return path
-
-
-def check(model: type[schema.AnySection], tree: Any, layers: list[Layer]) -> schema.AnySection:
-    """`tree` as the typed `model`, or an error that names file, entry, key and the nearest name."""
-    try:
-        # JSON is how pydantic takes a list for a tuple and still no string for a number.
-        return model.model_validate_json(json.dumps(tree))
-    except ValidationError as error:
-        raise LightasrError("\n".join(explain(error, model, tree, layers))) from None
 
 
 def _study(
@@ -330,10 +283,10 @@ def _study(
             for row, own in _expand(file, spec, entry):
                 layers = [scale_layer, base, *own]
                 resolved = _resolve(layers)
-                _check_corpus(resolved.corpus, planner.datasets, layers)
+                planner.datasets.check(resolved.corpus, layers)
                 runs = planner.runs(resolved, scale_seeds or spec.seeds)
                 experiments.append(Experiment(name, row, resolved, runs))
-    _check_table(file, spec, experiments, planner.datasets, mistakes)
+    _check_table(file, spec, experiments, planner.datasets.parts, mistakes)
     mistakes.tell()
     return Study(name, scale, spec, tuple(experiments))
 
@@ -342,11 +295,10 @@ def _check_table(
     file: str,
     spec: schema.Study,
     experiments: list[Experiment],
-    datasets: Mapping[str, schema.Dataset],
+    parts: set[str],
     mistakes: Mistakes,
 ) -> None:
     """Columns and published numbers name what the study has."""
-    parts = {part for dataset in datasets.values() for part in dataset.parts}
     rows = {experiment.name for experiment in experiments}
     scored = {part for e in experiments for part in (e.config.corpus.dev, *e.config.corpus.test)}
     complete = not mistakes.lines
@@ -373,31 +325,6 @@ def _resolve(layers: list[Layer]) -> schema.Experiment:
             raise LightasrError(f"{where}: set `seeds` of the study or the scale instead")
         tree = schema.with_names(merge(tree, schema.spelt_out(layer.tree)), schema.Experiment)
     return check(schema.Experiment, tree, layers)
-
-
-def _check_corpus(
-    corpus: schema.Corpus, datasets: Mapping[str, schema.Dataset], layers: list[Layer]
-) -> None:
-    """The dataset exists, and so do the parts that are named of it."""
-    dataset = datasets.get(corpus.name)
-    if dataset is None:
-        raise LightasrError(
-            f"{place(['corpus', 'name'], layers)}: no dataset '{corpus.name}' in "
-            f"config/datasets.yaml{nearest(corpus.name, list(datasets))}"
-        )
-    mistakes = Mistakes()
-    for key, parts in [
-        ("train", corpus.train),
-        ("dev", (corpus.dev,)),
-        ("test", corpus.test),
-        ("text", (corpus.text,)),
-    ]:
-        for part in parts:
-            if part not in dataset.parts:
-                hint = nearest(part, list(dataset.parts))
-                where = place(["corpus", key], layers)
-                mistakes.add(f"{where}: dataset '{corpus.name}' has no part '{part}'{hint}")
-    mistakes.tell()
 
 
 def _expand(file: str, spec: schema.Study, entry: str) -> Iterator[tuple[str, list[Layer]]]:
@@ -477,12 +404,20 @@ RESERVED = {"extends", "grid"}
 class _Planner:
     """Makes the jobs of experiments; equal jobs are made once, whoever asks."""
 
-    def __init__(self, datasets: Mapping[str, schema.Dataset]) -> None:
+    def __init__(self, datasets: Datasets) -> None:
         self.datasets = datasets
         self.made: dict[str, Job] = {}
 
-    def make(self, stage: str, label: str, config: Tree, inputs: dict[str, Job]) -> Job:
-        job = Job(stage, label, config, inputs)
+    def make(
+        self,
+        stage: str,
+        label: str,
+        config: Tree,
+        inputs: dict[str, Job],
+        files: dict[str, str] | None = None,
+        places: Tree | None = None,
+    ) -> Job:
+        job = Job(stage, label, config, inputs, files or {}, places or {})
         return self.made.setdefault(job.id, job)
 
     def runs(self, config: schema.Experiment, seeds: tuple[int, ...]) -> tuple[Run, ...]:
@@ -495,18 +430,14 @@ class _Planner:
             f"features/{part}": features[f"features/{part}"] for part in config.corpus.train
         }
         held_out = {name: job for name, job in features.items() if name not in training}
+        text = config.text.model_dump(mode="json")
         tokenizer = self.make(
-            "tokenizer", config.tokenizer.kind, config.tokenizer.model_dump(mode="json"), training
+            "tokenizer",
+            config.tokenizer.kind,
+            {**config.tokenizer.model_dump(mode="json"), "text": text},
+            training,
         )
-        lm = self.make(
-            "lm",
-            f"{config.lm.order}gram",
-            config.lm.model_dump(mode="json"),
-            {
-                "text": self.archive(config.corpus, config.corpus.text),
-                **(training if config.lm.transcripts else {}),
-            },
-        )
+        lm = self.language_model(config, text, training)
         return tuple(self.run(config, seed, training, held_out, tokenizer, lm) for seed in seeds)
 
     def run(
@@ -516,10 +447,10 @@ class _Planner:
         training: dict[str, Job],
         held_out: dict[str, Job],
         tokenizer: Job,
-        lm: Job,
+        lm: Job | None,
     ) -> Run:
         dev = f"features/{config.corpus.dev}"
-        slices = config.model_dump(mode="json", include={"features", "tokenizer", "model"})
+        slices = config.model_dump(mode="json", include={"features", "text", "tokenizer", "model"})
         slices["train"] = {**config.train.model_dump(mode="json"), "seed": seed}
         slices["dev"] = config.corpus.dev
         train = self.make(
@@ -531,11 +462,11 @@ class _Planner:
         decode = self.make(
             "decode",
             train.label,
-            {**config.decode.model_dump(mode="json"), "dev": config.corpus.dev},
+            {**config.decode.model_dump(mode="json"), "text": slices["text"], "dev": slices["dev"]},
             {
                 "train": train,
                 **held_out,
-                **({"lm": lm} if "beam" in config.decode.decoders else {}),
+                **({"lm": lm} if lm and "beam" in config.decode.decoders else {}),
             },
         )
         score = self.make(
@@ -543,20 +474,47 @@ class _Planner:
         )
         return Run(seed, train, decode, score)
 
-    def features(self, config: schema.Experiment, part: str) -> Job:
-        archive = self.archive(config.corpus, part)
-        slices = {**config.features.model_dump(mode="json"), "part": part}
-        if part not in config.corpus.train:
+    def language_model(
+        self, config: schema.Experiment, text: Tree, training: dict[str, Job]
+    ) -> Job | None:
+        """The n-gram of a corpus's text and its training transcripts; None without either."""
+        part, transcripts = config.corpus.text, config.lm.transcripts
+        if part is None and not transcripts:
+            return None
+        slices = {**config.lm.model_dump(mode="json"), "text": text}
+        inputs = dict(training) if transcripts else {}
+        files = {}
+        if part is not None:
+            own = self.datasets.part(config.corpus.name, part).text
+            if own is None:
+                inputs["text"] = self.archive(config.corpus, part)
+            else:
+                slices["content"] = self.datasets.content(config.corpus.name, part)
+                files["text"] = own
+        return self.make("lm", f"{config.lm.order}gram", slices, inputs, files)
+
+    def features(self, config: schema.Experiment, name: str) -> Job:
+        slices = {**config.features.model_dump(mode="json"), "part": name}
+        if name not in config.corpus.train:
             slices["speeds"] = [1.0]
-        return self.make("features", f"{part}-{config.features.kind}", slices, {"archive": archive})
+        label = f"{name}-{config.features.kind}"
+        part = self.datasets.part(config.corpus.name, name)
+        if part.manifest is None:
+            return self.make(
+                "features", label, slices, {"archive": self.archive(config.corpus, name)}
+            )
+        slices["content"] = self.datasets.content(config.corpus.name, name)
+        slices["split"] = part.split
+        return self.make("features", label, slices, {}, {"manifest": part.manifest})
 
     def archive(self, corpus: schema.Corpus, part: str) -> Job:
-        dataset = self.datasets[corpus.name]
         slices: Tree = {"corpus": corpus.name, "part": part}
-        if dataset.builtin:
+        places: Tree = {}
+        if self.datasets[corpus.name].builtin:
             slices["sample"] = corpus.sample.model_dump(mode="json")
         else:
-            slices["source"] = dataset.parts[part].model_dump(
-                mode="json", include={"md5", "sha256"}
-            )
-        return self.make("archive", f"{corpus.name}-{part}", slices, {})
+            source = self.datasets.source(corpus.name, part)
+            slices["source"] = source.model_dump(mode="json")
+            places["urls"] = self.datasets.urls(corpus.name, part)
+            places["bytes"] = self.datasets.part(corpus.name, part).bytes
+        return self.make("archive", f"{corpus.name}-{part}", slices, {}, places=places)

@@ -143,8 +143,8 @@ class Corpus(Section):
     """Part that selects checkpoints and decoding weights."""
     test: Annotated[tuple[str, ...], Field(min_length=1)] = ("test-clean", "test-other")
     """Parts that are only ever scored."""
-    text: str = "lm-text"
-    """Part that holds the language model's text."""
+    text: str | None = "lm-text"
+    """Part that holds the language model's text; null: the training transcripts alone."""
     sample: SampleConfig = SampleConfig()
     """Size of the built-in corpus; used when `name` is `sample`."""
 
@@ -162,10 +162,11 @@ class Corpus(Section):
 class Features(Section):
     """How speech becomes the input of a model."""
 
-    kind: Literal["fbank"] = "fbank"
-    """`fbank`: log mel filter-bank energies, Kaldi's definition."""
+    kind: Literal["fbank", "spectrogram", "quaternion"] = "fbank"
+    """`fbank`: log mel energies, Kaldi's definition; `spectrogram`: log power of every FFT bin, as
+    in Deep Speech 2; `quaternion`: log mel energies and their first three derivatives."""
     mels: Annotated[int, Field(ge=8, le=256)] = 80
-    """Mel bands."""
+    """Mel bands; `spectrogram` does not read it."""
     sample_rate: Literal[8000, 16000, 22050, 44100, 48000] = 16000
     """Hz; audio at another rate is resampled."""
     shift_ms: Annotated[float, Field(ge=1, le=50)] = 10.0
@@ -176,6 +177,8 @@ class Features(Section):
         1.0,
     )
     """Speeds at which training parts are read, pitch and all; held-out parts have one."""
+    max_seconds: PositiveSeconds = 120.0
+    """Longer utterances are rejected: cut them into sentences."""
     max_rejected: Fraction = 0.01
     """Share of a part's utterances that may be unreadable before the part fails."""
 
@@ -185,12 +188,40 @@ class Features(Section):
             raise ValueError("'speeds' holds 1.0, and no speed twice")
         return self
 
+    @property
+    def dim(self) -> int:
+        """Numbers in a frame."""
+        if self.kind == "spectrogram":
+            return round(self.sample_rate * self.window_ms / 1000) // 2 + 1
+        return self.mels * (4 if self.kind == "quaternion" else 1)
+
+
+class Text(Section):
+    """What becomes of transcripts and of the language model's text before anything reads them."""
+
+    case: Literal["upper", "lower", "keep"] = "upper"
+    """Case of letters."""
+    numbers: Literal["keep", "spell"] = "keep"
+    """`spell`: digits become words; `keep`: the tokenizer's alphabet has to hold them."""
+    language: Annotated[str, Field(pattern="[a-z]{2,3}(_[A-Z]{2})?")] = "en"
+    """Language whose words spell numbers."""
+    punctuation: Literal["drop", "keep"] = "drop"
+    """What becomes of signs that are neither letters, numbers nor apostrophes."""
+    apostrophes: Literal["keep", "drop"] = "keep"
+    """`drop`: DON'T becomes DONT."""
+    accents: Literal["keep", "drop"] = "keep"
+    """`drop`: letters lose their accents."""
+
 
 class Tokenizer(Section):
     """The symbols a model writes."""
 
     kind: Literal["char", "bpe", "unigram"] = "char"
-    """`char`: 26 letters, apostrophe, space, blank; `bpe` and `unigram`: sentencepiece."""
+    """`char`: the letters of `alphabet`, space, blank; `bpe` and `unigram`: sentencepiece."""
+    alphabet: Annotated[str, Field(min_length=1)] | None = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    """Characters that transcripts may have besides the space; null: those of the training parts."""
+    max_outside: Fraction = 0.01
+    """Share of the training utterances that may have other characters and be left out."""
     size: Annotated[int, Field(ge=30, le=20000)] = 256
     """Number of sentencepiece symbols; `char` does not read it."""
 
@@ -209,8 +240,9 @@ class LanguageModel(Section):
 class Model(Section):
     """frontend -> encoder -> head."""
 
-    normalize: Literal["global", "utterance", "none"] = "global"
-    """Mean and variance of the features: of the training parts, of each utterance, or untouched."""
+    normalize: Literal["global", "speaker", "utterance", "none"] = "global"
+    """Mean and variance of the features: of the training parts, of all that a speaker says in a
+    part, of each utterance, or untouched."""
     frontend: choice(FRONTENDS) = {"name": "conv2d"}  # type: ignore[valid-type]
     """What turns features into the encoder's input, and shortens time."""
     encoder: choice(ENCODERS) = {"name": "ds2"}  # type: ignore[valid-type]
@@ -311,6 +343,8 @@ class Experiment(Section):
     """Which archives are read."""
     features: Features = Features()
     """How speech becomes the input of a model."""
+    text: Text = Text()
+    """How transcripts are written before anything reads them."""
     tokenizer: Tokenizer = Tokenizer()
     """The symbols a model writes."""
     lm: LanguageModel = LanguageModel()
@@ -326,33 +360,63 @@ class Experiment(Section):
 
 
 class Part(Section):
-    """An archive of a dataset."""
+    """One part of a dataset: an archive of its publisher, or a manifest of one's own recordings."""
 
+    file: str | None = None
+    """Name of the archive, where it is not `<part>.tar.gz`."""
     urls: tuple[str, ...] = ()
-    """Where it can be had, best first."""
-    md5: str | None = None
+    """Where it can be had besides the dataset's mirrors."""
+    md5: Annotated[str, Field(pattern="[0-9a-f]{32}")] | None = None
     """Digest its publisher gives."""
-    sha256: str | None = None
-    """Digest that is checked."""
+    sha256: Annotated[str, Field(pattern="[0-9a-f]{64}")] | None = None
+    """Digest that is checked, too."""
     bytes: int | None = None
     """Size, where known."""
     utterances: int | None = None
     """Utterances in it, where known."""
+    manifest: str | None = None
+    """One's own recordings: a TSV, a Kaldi data directory, or a directory of lhotse manifests."""
+    split: str | None = None
+    """Lines of a TSV manifest whose column `split` says this; null: all of them."""
+    text: str | None = None
+    """One's own text, a sentence a line, perhaps gzipped."""
+
+    @model_validator(mode="after")
+    def comes_from_one_place(self) -> Self:
+        published = any((self.file, self.urls, self.md5, self.sha256, self.bytes, self.utterances))
+        if sum((published, self.manifest is not None, self.text is not None)) > 1:
+            raise ValueError("a part is an archive, a 'manifest' or a 'text': one of them")
+        if self.split is not None and self.manifest is None:
+            raise ValueError("'split' chooses lines of a 'manifest'")
+        return self
 
 
 class Dataset(Section):
-    """An entry of `config/datasets.yaml`."""
+    """An entry of `config/datasets.yaml`, or of a scale's own `datasets`."""
 
     title: str = ""
     """What the corpus is."""
     builtin: bool = False
     """Made by lightasr itself instead of downloaded."""
+    mirrors: tuple[str, ...] = ()
+    """Addresses below which all its archives lie, best first."""
     parts: Annotated[dict[str, Part], Field(min_length=1)]
-    """Its archives."""
+    """Its parts."""
+
+
+class Source(Section):
+    """What tells the content of an archive."""
+
+    file: str
+    """Its name."""
+    md5: str | None = None
+    """Digest its publisher gives."""
+    sha256: str | None = None
+    """Digest that is checked, too."""
 
 
 class ArchiveSlice(Section):
-    """What decides the bytes of an archive."""
+    """What decides the bytes of an archive, and where it may be had."""
 
     corpus: str
     """Entry of `config/datasets.yaml`."""
@@ -360,15 +424,39 @@ class ArchiveSlice(Section):
     """One of its archives."""
     sample: SampleConfig | None = None
     """Size of the built-in corpus; null for others."""
-    source: Part | None = None
-    """Digests of what is downloaded; null for the built-in corpus."""
+    source: Source | None = None
+    """What is downloaded; null for the built-in corpus."""
+    urls: tuple[str, ...] = ()
+    """Where it may be had, best first: addresses, or paths of this machine; not in the key."""
+    bytes: int | None = None
+    """Its size, where known; not in the key."""
 
 
 class FeaturesSlice(Features):
     """What decides the features of a part."""
 
     part: str
-    """The archive they are computed from."""
+    """What they are computed from."""
+    content: str | None = None
+    """Digest of the manifest of one's own recordings; null for an archive."""
+    split: str | None = None
+    """Lines of the manifest that are read."""
+
+
+class TokenizerSlice(Tokenizer):
+    """What decides the symbols."""
+
+    text: Text = Text()
+    """How transcripts are written."""
+
+
+class LanguageModelSlice(LanguageModel):
+    """What decides the language model."""
+
+    text: Text = Text()
+    """How its text and the transcripts are written."""
+    content: str | None = None
+    """Digest of one's own text; null for an archive, or for transcripts alone."""
 
 
 class TrainSlice(Section):
@@ -376,6 +464,8 @@ class TrainSlice(Section):
 
     features: Features
     """What the model reads."""
+    text: Text = Text()
+    """How transcripts are written."""
     tokenizer: Tokenizer
     """The symbols it writes."""
     model: Model
@@ -389,6 +479,8 @@ class TrainSlice(Section):
 class DecodeSlice(Decode):
     """What decides the hypotheses."""
 
+    text: Text = Text()
+    """How references are written."""
     dev: str
     """Part that selects the decoding weights."""
 
@@ -400,6 +492,8 @@ class Main(Section):
     """File in `config/scales/`."""
     studies: Annotated[tuple[str, ...], Field(min_length=1)] = ("encoders",)
     """Files in `config/studies/`."""
+    mirrors: tuple[str, ...] = ()
+    """Folders or addresses that are asked for an archive before its publisher."""
 
 
 class Scale(Section):
@@ -409,6 +503,8 @@ class Scale(Section):
     """What the scale is for."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     """Seeds instead of each study's own, where a scale is short of time."""
+    datasets: dict[str, Dataset] = {}
+    """Corpora of one's own, besides those of `config/datasets.yaml`."""
 
 
 class Study(Section):

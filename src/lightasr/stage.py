@@ -23,17 +23,17 @@ from typing import Any
 from lightasr import schema
 from lightasr.errors import LightasrError
 from lightasr.files import write_atomically
-from lightasr.invalid import Layer
+from lightasr.invalid import Layer, check
 from lightasr.lock import locked
-from lightasr.plan import Job, Plan, check
+from lightasr.plan import Job, Plan
 from lightasr.progress import say
 
 # A stage: the typed slice of its configuration, and the module whose `run` does the work.
 RUNNERS: dict[str, tuple[type[schema.Section], str]] = {
     "archive": (schema.ArchiveSlice, "lightasr.data.archives"),
     "features": (schema.FeaturesSlice, "lightasr.data.features"),
-    "tokenizer": (schema.Tokenizer, "lightasr.text.tokenizers"),
-    "lm": (schema.LanguageModel, "lightasr.lm.ngram"),
+    "tokenizer": (schema.TokenizerSlice, "lightasr.text.tokenizers"),
+    "lm": (schema.LanguageModelSlice, "lightasr.lm.ngram"),
     "train": (schema.TrainSlice, "lightasr.train.loop"),
     "decode": (schema.DecodeSlice, "lightasr.decode.run"),
     "score": (schema.Score, "lightasr.score.wer"),
@@ -54,11 +54,13 @@ def execute(plan: Plan, job: Job) -> None:
                 f"run `snakemake --profile profiles/local -- {upstream.receipt}`"
             )
     section, module = RUNNERS[job.stage]
-    config = check(section, job.config, [Layer(job.dir, None, job.config)])
+    whole = {**job.config, **job.places}
+    config = check(section, whole, [Layer(job.dir, None, whole)])
     run: Callable[..., dict[str, Any] | None] = import_module(module).run
     work = project / "checkpoints" / job.stage / job.id
     work.mkdir(parents=True, exist_ok=True)
     inputs = {name: project / upstream.dir for name, upstream in job.inputs.items()}
+    inputs |= {name: project / path for name, path in job.files.items()}
     if int(os.environ.get("RANK", "0")):
         run(config, inputs, project / job.dir, work)  # rank 0 locks, writes and keeps the record
         return

@@ -14,8 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from lightasr import schema
 from lightasr.data.batches import Batch, Utterance
 from lightasr.errors import LightasrError, RetryError
-from lightasr.invalid import Layer
-from lightasr.plan import check
+from lightasr.invalid import Layer, check
 from lightasr.train import loop
 from lightasr.train.corpus import TrainingCorpus
 from lightasr.train.loop import Trainer, stopping_on_signals

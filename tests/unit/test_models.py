@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from lightasr import schema
 from lightasr.errors import LightasrError
-from lightasr.invalid import Layer
+from lightasr.invalid import Layer, check
 from lightasr.kernels.reference import ligru_scan
 from lightasr.models.asr import AcousticModel, Normalizer, load_model, save_model
 from lightasr.models.encoders.ds2 import reversed_in_time
 from lightasr.models.init import init_xavier
 from lightasr.models.layers import MaskedBatchNorm, subsampled, valid_mask
 from lightasr.models.mixers.mhsa import rotary
-from lightasr.plan import check
 
 MELS, SYMBOLS = 16, 7
 ENCODERS = [

@@ -154,7 +154,7 @@ def speechbrain_loop(trainer: Trainer) -> Callable[[list[Any]], None]:
 def make_frontend(trainer: Trainer) -> Any:
     """A front end of its own for the other loop, with the same settings."""
     config = trainer.config.model.frontend
-    return component("frontend", config)(config, trainer.config.features.mels)
+    return component("frontend", config)(config, trainer.config.features.dim)
 
 
 class Utterances(torch.utils.data.Dataset[list[Any]]):

@@ -13,9 +13,8 @@ from torch import Tensor
 from lightasr import schema
 from lightasr.data.batches import FeatureStore, Utterance, plan_batches
 from lightasr.errors import LightasrError
-from lightasr.invalid import Layer
+from lightasr.invalid import Layer, check
 from lightasr.models.asr import AcousticModel, load_model
-from lightasr.plan import check
 from lightasr.text.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -57,7 +56,7 @@ def load_trained(directory: Path) -> Trained:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(
         config.model,
-        config.features.mels,
+        config.features.dim,
         len(tokenizer.symbols),
         directory / "model.safetensors",
     )

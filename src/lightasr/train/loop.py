@@ -98,7 +98,7 @@ class Trainer:
 
         self.corpus = TrainingCorpus(config, inputs)
         self.model = AcousticModel(
-            config.model, config.features.mels, len(self.corpus.tokenizer.symbols)
+            config.model, config.features.dim, len(self.corpus.tokenizer.symbols)
         ).to(self.device)
         if config.train.init == "xavier":
             init_xavier(self.model)

@@ -12,9 +12,9 @@ from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profile
 
 from lightasr import schema
-from lightasr.invalid import Layer
+from lightasr.invalid import Layer, check
 from lightasr.objectives.ctc import ctc_loss
-from lightasr.plan import Job, Plan, check
+from lightasr.plan import Job, Plan
 from lightasr.train.loop import Trainer
 
 WARM_UP_STEPS = 3
