@@ -222,7 +222,7 @@ class Plan:
 
     def threads(self, stage: str) -> int:
         """Cores a job of this stage uses well."""
-        return 2 if stage in {"archive", "features", "decode"} else 1
+        return {"archive": 2, "features": 8, "decode": 2}.get(stage, 1)
 
 
 # --- reading config/ ---------------------------------------------------------------------------

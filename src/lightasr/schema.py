@@ -8,6 +8,7 @@ that class, without running the file.
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -189,10 +190,15 @@ class Features(Section):
         return self
 
     @property
+    def window_samples(self) -> int:
+        """Samples one frame sees."""
+        return math.floor(self.window_ms / 1000 * self.sample_rate)
+
+    @property
     def dim(self) -> int:
         """Numbers in a frame."""
         if self.kind == "spectrogram":
-            return round(self.sample_rate * self.window_ms / 1000) // 2 + 1
+            return self.window_samples // 2 + 1
         return self.mels * (4 if self.kind == "quaternion" else 1)
 
 
@@ -364,6 +370,8 @@ class Part(Section):
 
     file: str | None = None
     """Name of the archive, where it is not `<part>.tar.gz`."""
+    folder: str = ""
+    """Where it lies below the dataset's mirrors."""
     urls: tuple[str, ...] = ()
     """Where it can be had besides the dataset's mirrors."""
     md5: Annotated[str, Field(pattern="[0-9a-f]{32}")] | None = None
@@ -383,7 +391,8 @@ class Part(Section):
 
     @model_validator(mode="after")
     def comes_from_one_place(self) -> Self:
-        published = any((self.file, self.urls, self.md5, self.sha256, self.bytes, self.utterances))
+        place = (self.file, self.folder, self.urls)
+        published = any((*place, self.md5, self.sha256, self.bytes, self.utterances))
         if sum((published, self.manifest is not None, self.text is not None)) > 1:
             raise ValueError("a part is an archive, a 'manifest' or a 'text': one of them")
         if self.split is not None and self.manifest is None:

@@ -1,209 +1,117 @@
-"""Stage `features`: reads a part's archive as a stream and packs its features, never unpacking."""
+"""Stage `features`: packs the features of a part, from its archive or from a manifest."""
 
 from __future__ import annotations
 
-import io
-import tarfile
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torchaudio.compliance.kaldi as kaldi
-from lhotse import CutSet, Features, MonoCut, Recording, SupervisionSegment
-from lhotse.audio import AudioSource
-from lhotse.features.io import LilcomChunkyWriter
-from torch import Tensor
-from torchaudio.functional import resample
-
 from lightasr import schema
-from lightasr.data.audio import read_audio
+from lightasr.data.librispeech import Rejected, read_archive
+from lightasr.data.manifests import read_manifest
+from lightasr.data.shards import Spoken, Tally, make_shards, pack
 from lightasr.errors import LightasrError
-from lightasr.progress import track
+from lightasr.files import write_atomically
+from lightasr.progress import Bar, say, track
+from lightasr.threads import usable_cores
 
-
-@dataclass(frozen=True)
-class Utterance:
-    """One transcribed recording of an archive."""
-
-    id: str
-    speaker: str
-    text: str
-    audio: np.ndarray
-    speed: float = 1.0
-
-
-def fbank(audio: np.ndarray, config: schema.Features) -> Tensor:
-    """Log mel energies (T, F) of mono samples, Kaldi's definition, without dither."""
-    return kaldi.fbank(
-        torch.from_numpy(audio)[None] * 2**15,
-        num_mel_bins=config.mels,
-        sample_frequency=config.sample_rate,
-        frame_length=config.window_ms,
-        frame_shift=config.shift_ms,
-        dither=0.0,
-        snip_edges=False,
-    )
+SPEAKERS = "speakers.json"
+REJECTED = "rejected.tsv"
+TOLD = 3
 
 
 def run(
     config: schema.FeaturesSlice, inputs: dict[str, Path], out: Path, work: Path
 ) -> dict[str, Any]:
-    """`cuts.jsonl.gz`, `feats.lca` and `rejected.tsv` of one part."""
-    torch.set_num_threads(1)
-    archive = inputs["archive"] / f"{config.part}.tar.gz"
-    rejected: list[tuple[str, str]] = []
-    seconds, count = 0.0, 0
-    with (
-        track(f"features {config.part}") as bar,
-        LilcomChunkyWriter(str(out / "feats")) as storage,
-        CutSet.open_writer(str(out / "cuts.jsonl.gz")) as manifest,
-    ):
-        for utterance in utterances(archive, config.sample_rate, rejected):
-            for speed in config.speeds:
-                spoken = at_speed(utterance, speed, config.sample_rate)
-                cut = _cut(spoken, fbank(spoken.audio, config), config, storage)
-                manifest.write(cut)
-                seconds += cut.duration
-            count += 1
-            bar.update(1, hours=seconds / 3600)
-    lines = ["id\treason", *("\t".join(pair) for pair in sorted(rejected))]
-    (out / "rejected.tsv").write_text("\n".join(lines) + "\n")
-    if not count or len(rejected) > config.max_rejected * (count + len(rejected)):
-        told = "; ".join(f"{name}: {reason}" for name, reason in sorted(rejected)[:3])
-        raise LightasrError(
-            f"{archive}: {len(rejected)} of {count + len(rejected)} utterances are bad "
-            f"(features.max_rejected allows {config.max_rejected:.0%}): {told or 'it is empty'}"
-        )
-    return {"utterances": count, "audio_seconds": seconds, "rejected": len(rejected)}
+    """`cuts.jsonl.gz`, `feats.lca`, `speakers.json` and `rejected.tsv` of one part."""
+    rejected: Rejected = []
+    source = _source(config, inputs)
+    with track(f"features {config.part}") as bar:
+        spoken = _spoken(config, source, rejected, bar)
+        made, hours = [], 0.0
+        for shard in make_shards(spoken, config, work / "shards", usable_cores()):
+            made.append(shard)
+            hours += shard.seconds / 3600
+            bar.update(0, hours=hours)
+    tally = pack(made, out)
+    reasons = _write_rejected(rejected + tally.rejected, out)
+    _check(config, tally, reasons, source)
+    voices = {name: voice.moments() for name, voice in sorted(tally.voices.items())}
+    write_atomically(out / SPEAKERS, json.dumps(voices))
+    for line in _summary(config, tally, len(reasons)):
+        say(f"features {config.part}  {line}")
+    return {
+        "utterances": tally.utterances,
+        "audio_seconds": tally.seconds,
+        "rejected": len(reasons),
+        "sample_rates": dict(tally.sample_rates),
+        "channels": dict(tally.channels),
+    }
 
 
-def at_speed(utterance: Utterance, speed: float, sample_rate: int) -> Utterance:
-    """The utterance played faster or slower; transcripts are counted at speed 1 alone."""
-    if speed == 1:
-        return utterance
-    samples = torch.from_numpy(utterance.audio)
-    audio = resample(samples, round(sample_rate * speed), sample_rate).numpy()
-    return Utterance(f"{utterance.id}-x{speed:g}", utterance.speaker, utterance.text, audio, speed)
+def _source(config: schema.FeaturesSlice, inputs: dict[str, Path]) -> Path:
+    """The manifest of one's own recordings, or the archive of a part."""
+    if config.content is not None:
+        return inputs["manifest"]
+    folder = inputs["archive"]
+    found = sorted(folder.glob("*.tar*"))
+    if len(found) != 1:
+        raise LightasrError(f"{folder}: holds {len(found)} archives (*.tar*), expected one")
+    return found[0]
 
 
-def _cut(
-    utterance: Utterance, feats: Tensor, config: schema.FeaturesSlice, storage: LilcomChunkyWriter
-) -> MonoCut:
-    """lhotse's record of an utterance, its features stored."""
-    duration = len(utterance.audio) / config.sample_rate
-    shift = config.shift_ms / 1000
-    key = storage.write(utterance.id, feats.numpy())
-    return MonoCut(
-        id=utterance.id,
-        start=0,
-        duration=duration,
-        channel=0,
-        supervisions=[
-            SupervisionSegment(
-                id=utterance.id,
-                recording_id=utterance.id,
-                start=0,
-                duration=duration,
-                text=utterance.text,
-                speaker=utterance.speaker,
-            )
-        ],
-        features=Features(
-            type=f"kaldi-{config.kind}",
-            num_frames=len(feats),
-            num_features=feats.shape[1],
-            frame_shift=shift,
-            sampling_rate=config.sample_rate,
-            start=0,
-            duration=duration,
-            storage_type=storage.name,
-            storage_path="feats.lca",  # beside the manifest, wherever that is moved
-            storage_key=key,
-            recording_id=utterance.id,
-            channels=0,
-        ),
-        custom={"speed": utterance.speed} if utterance.speed != 1 else None,
-        recording=Recording(
-            id=utterance.id,
-            sources=[AudioSource(type="file", channels=[0], source=f"{utterance.id}.flac")],
-            sampling_rate=config.sample_rate,
-            num_samples=len(utterance.audio),
-            duration=duration,
-        ),
+def _spoken(
+    config: schema.FeaturesSlice, source: Path, rejected: Rejected, bar: Bar
+) -> Iterator[Spoken]:
+    """Utterances in their order; `bar` counts bytes of an archive, lines of a manifest."""
+    if config.content is None:
+        bar.total = source.stat().st_size
+        yield from read_archive(source, rejected, bar)
+        return
+    entries = read_manifest(source, rejected, config.split)
+    bar.total = len(entries)
+    for entry in entries:
+        yield entry
+        bar.update(1)
+
+
+def _write_rejected(rejected: Rejected, out: Path) -> dict[str, str]:
+    """Every id once, with the first thing that was wrong with it."""
+    reasons = dict(reversed(rejected))
+    lines = ["id\treason", *(f"{name}\t{_line(reasons[name])}" for name in sorted(reasons))]
+    write_atomically(out / REJECTED, "\n".join(lines) + "\n")
+    return reasons
+
+
+def _line(reason: str) -> str:
+    return " ".join(reason.split())
+
+
+def _check(
+    config: schema.FeaturesSlice, tally: Tally, reasons: dict[str, str], source: Path
+) -> None:
+    """A part with many bad utterances is not what its user thinks it is."""
+    whole = tally.utterances + len(reasons)
+    if tally.utterances and len(reasons) <= config.max_rejected * whole:
+        return
+    told = "; ".join(f"{name}: {reasons[name]}" for name in sorted(reasons)[:TOLD])
+    raise LightasrError(
+        f"{source}: {len(reasons)} of {whole} utterances are bad "
+        f"(features.max_rejected allows {config.max_rejected:.0%}): {told or 'it is empty'}"
     )
 
 
-def utterances(
-    archive: Path, sample_rate: int, rejected: list[tuple[str, str]]
-) -> Iterator[Utterance]:
-    """Transcribed recordings of a LibriSpeech archive, chapter by chapter, in the archive's order.
-
-    A chapter's transcripts may come before or after its audio; what waits for its other half is
-    one chapter, so memory does not grow with the part.
-    """
-    texts: dict[str, str] = {}
-    waiting: dict[str, bytes] = {}
-    seen: set[str] = set()
-    for name, payload in _members(archive):
-        if name.suffix == ".txt":
-            texts |= _transcripts(name, payload)
-        else:
-            if name.stem in seen:
-                rejected.append((name.stem, "its audio is there twice"))
-                continue
-            seen.add(name.stem)
-            waiting[name.stem] = payload
-        for utterance_id in [utterance_id for utterance_id in waiting if utterance_id in texts]:
-            text = texts.pop(utterance_id)
-            yield from _decoded(
-                utterance_id, text, waiting.pop(utterance_id), sample_rate, rejected
-            )
-    rejected += [(utterance_id, "no transcript") for utterance_id in waiting]
-    rejected += [(utterance_id, "no audio") for utterance_id in texts if utterance_id not in seen]
-
-
-def _decoded(
-    utterance_id: str,
-    text: str,
-    payload: bytes,
-    sample_rate: int,
-    rejected: list[tuple[str, str]],
-) -> Iterator[Utterance]:
-    if not text:
-        rejected.append((utterance_id, "empty transcript"))
-        return
-    try:
-        audio = read_audio(io.BytesIO(payload), sample_rate, name=utterance_id)
-    except LightasrError as error:
-        rejected.append((utterance_id, str(error)))
-        return
-    yield Utterance(utterance_id, utterance_id.split("-")[0], text, audio)
-
-
-def _members(archive: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Audio and transcripts of a tar, read by their own bytes; nothing is written to disk."""
-    try:
-        with tarfile.open(archive, mode="r|*") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name)
-                if member.isfile() and (name.suffix == ".flac" or name.name.endswith(".trans.txt")):
-                    stream = tar.extractfile(member)
-                    assert stream is not None  # it is a regular file
-                    yield name, stream.read()
-    except FileNotFoundError:
-        raise LightasrError(f"{archive}: no such file") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise LightasrError(f"{archive}: damaged archive: {error}") from None
-
-
-def _transcripts(name: PurePosixPath, payload: bytes) -> dict[str, str]:
-    """`ID TEXT` lines."""
-    try:
-        lines = payload.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise LightasrError(f"{name}: not UTF-8 text: {error.reason}") from None
-    pairs = (line.strip().partition(" ") for line in lines if line.strip())
-    return {utterance_id: text.strip() for utterance_id, _, text in pairs}
+def _summary(config: schema.FeaturesSlice, tally: Tally, rejected: int) -> list[str]:
+    """What a user should know of a part: its size, and what was changed or left out."""
+    lines = [f"{tally.utterances} utterances, {tally.seconds / 3600:.2f} h, {rejected} rejected"]
+    other = {f"{rate} Hz": n for rate, n in tally.sample_rates.items()}
+    other.pop(f"{config.sample_rate} Hz", None)
+    if other:
+        told = ", ".join(f"{count} from {rate}" for rate, count in sorted(other.items()))
+        lines.append(f"resampled to {config.sample_rate} Hz: {told}")
+    mixed = {channels: n for channels, n in tally.channels.items() if channels != "1"}
+    if mixed:
+        told = ", ".join(f"{count} of {channels}" for channels, count in sorted(mixed.items()))
+        lines.append(f"channels averaged into one: {told}")
+    return lines
