@@ -1,17 +1,13 @@
 """Figures as inline SVG: learning curves, error bars, and the error rate against its cost.
 
-Text and axes are drawn in the colour of the page around them, so that a figure reads on light and
-on dark; an experiment keeps its colour, line and marker in all figures of its study.
+An experiment keeps its colour, line and marker in all figures of its study.
 """
 
 from __future__ import annotations
 
-import html
-import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -21,37 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lightasr.page.figures import COLOURS, INK, MUTED, SETTINGS, new_figure, to_svg
 from lightasr.score.columns import LM_DECODER
 from lightasr.score.study import Cell
 
-# Okabe and Ito's colours without black and yellow, which vanish on dark and on light, plus wine
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B04A5A")
 LINES: tuple[Literal["-", "--"], ...] = ("-", "--")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MUTED = "#9a9a9a"
 MAX_DISTINCT = 12
-PAGE_WIDTH = 9.6  # inches at which 10 point text is as large as the page's
-# a colour nothing else has: it becomes `currentColor` in the SVG
-INK = "#010203"
-SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": MUTED,
-    "grid.alpha": 0.25,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +55,7 @@ def learning_curves(
     curves: Mapping[str, Sequence[pd.DataFrame]], styles: Mapping[str, Style], label: str
 ) -> str:
     """Training loss and dev WER over epochs and over time; a line is the mean over seeds."""
-    figure = _figure(height=6.2)
+    figure = new_figure(height=6.2)
     axes = figure.subplots(2, 2, sharey="row", sharex="col")
     for name in _background_first(curves, styles):
         frames = pd.concat(curves[name])
@@ -101,7 +73,7 @@ def learning_curves(
     axes[1, 1].set(xlabel="training time (min)")
     axes[1, 0].set_ylim(0, min(105.0, axes[1, 0].get_ylim()[1]))
     _legend(figure, list(curves), styles)
-    return _svg(figure, label)
+    return to_svg(figure, label)
 
 
 @matplotlib.rc_context(SETTINGS)
@@ -113,7 +85,7 @@ def wer_bars(
 ) -> str:
     """A panel per part (`cells[part][decoder]`, in the order of names): greedy light, LM full."""
     row_height = 0.5 if len(names) <= MAX_DISTINCT else 0.36
-    figure = _figure(height=1.2 + row_height * len(names))
+    figure = new_figure(height=1.2 + row_height * len(names))
     panels = figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]
     positions = np.arange(len(names))
     for axis, (part, by_decoder) in zip(panels, cells.items(), strict=True):
@@ -133,7 +105,7 @@ def wer_bars(
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     handles = [Patch(color=MUTED, alpha=0.4), Patch(color=MUTED, alpha=0.95)]
     figure.legend(handles, ["greedy", "with language model"], loc="outside upper right", ncols=2)
-    return _svg(figure, label)
+    return to_svg(figure, label)
 
 
 @matplotlib.rc_context(SETTINGS)
@@ -146,7 +118,7 @@ def cost_picture(
     label: str,
 ) -> str:
     """WER against training time; the stepped line joins what nothing else beats on both."""
-    figure = _figure(height=4.4)
+    figure = new_figure(height=4.4)
     axis = figure.subplots()
     points: dict[str, tuple[float, float]] = {}
     for name, cost, error in zip(names, minutes, wer, strict=True):
@@ -177,7 +149,7 @@ def cost_picture(
         axis.set_xscale("log")
     axis.set(xlabel="training time (min)", ylabel=wer_label)
     _legend(figure, list(points), styles, markers_only=True)
-    return _svg(figure, label)
+    return to_svg(figure, label)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -195,10 +167,6 @@ def _style(index: int) -> Style:
         LINES[index // len(COLOURS)],
         MARKERS[index % len(MARKERS)],
     )
-
-
-def _figure(height: float) -> Figure:
-    return Figure(figsize=(PAGE_WIDTH, height), layout="constrained")
 
 
 def _background_first(names: Mapping[str, object], styles: Mapping[str, Style]) -> list[str]:
@@ -256,15 +224,3 @@ def _legend(
         )
         shown.append(f"{len(names) - len(shown)} others")
     figure.legend(handles, shown, loc="outside right upper")
-
-
-def _svg(figure: Figure, label: str) -> str:
-    """The figure as an `<svg>` element; `label` keeps its ids apart from other figures' ones."""
-    stream = io.StringIO()
-    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": label}):
-        figure.savefig(stream, format="svg", transparent=True, metadata=no_metadata)
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from lightasr.errors import LightasrError
-from lightasr.files import write_atomically
+from lightasr.page.render import fact_text, write_page
 from lightasr.score import plots
 from lightasr.score.columns import DECODERS, LM_DECODER, parse_column
 from lightasr.score.study import Cell, SeedRun, StudyTable, column_cells, read_json, read_run
@@ -90,36 +89,14 @@ def write_report(
     scale: str, tables: list[StudyTable], out_html: Path, facts: Mapping[str, Any]
 ) -> None:
     """Write the page; `facts` is what was run, shown as given (mappings as `name value` pairs)."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(
+    write_page(
+        Path(__file__).with_name("report.html"),
+        out_html,
         scale=scale,
         facts={name.replace("_", " "): fact_text(value) for name, value in facts.items()},
         sections=[_section(table) for table in tables],
         confusion_titles=CONFUSION_TITLES,
     )
-    out_html.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out_html, page)
-
-
-def fact_text(value: object) -> str:
-    """A fact as a reader wants it; what is not known is a dash."""
-    if value is None:
-        return "–"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {fact_text(inner)}" for name, inner in value.items())
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, list | tuple):
-        return ", ".join(fact_text(inner) for inner in value)
-    return str(value)
 
 
 def _section(table: StudyTable) -> StudySection:

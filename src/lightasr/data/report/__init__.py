@@ -1,0 +1,1 @@
+"""`lightasr data report`: what the parts of a plan hold, and what looks wrong."""
