@@ -27,6 +27,15 @@ def write_study(project: Path, name: str = "mine", /, **keys: Any) -> Path:
     return path
 
 
+def write_manifests(project: Path) -> None:
+    """What the scale `own` asks its user for: a manifest a part, here of one utterance."""
+    folder = project / "manifests"
+    folder.mkdir()
+    for part in ("train", "dev", "test"):
+        line = f"id\tspeaker\taudio\ttext\n{part}-1\tme\t{part}.wav\tHELLO\n"
+        (folder / f"{part}.tsv").write_text(line)
+
+
 def finish(plan: Plan, jobs: Iterable[Job] | None = None, source_digest: str = "5ca1ab1e") -> None:
     """Leave what jobs leave when they are done (all of them, with tables and report, if None)."""
     for job in plan.jobs.values() if jobs is None else jobs:

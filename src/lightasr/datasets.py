@@ -71,23 +71,31 @@ class Datasets:
 
     def urls(self, name: str, part: str) -> list[str]:
         """Where an archive may be had, best first."""
-        file = self.source(name, part).file
-        nearby = [_below(folder, file) for folder in self.mirrors]
-        published = [_below(folder, file) for folder in self[name].mirrors]
-        found = [*nearby, *self.part(name, part).urls, *published]
-        return [url if "://" in url else str(self.project / url) for url in dict.fromkeys(found)]
+        file, known = self.source(name, part).file, self.part(name, part)
+        nearby = [_below(mirror, file) for mirror in self.mirrors]
+        published = [_below(mirror, known.folder, file) for mirror in self[name].mirrors]
+        found = dict.fromkeys([*nearby, *known.urls, *published])
+        return [
+            url if "://" in url else str(self.project / Path(url).expanduser()) for url in found
+        ]
+
+    def path(self, name: str, part: str) -> str:
+        """What a part of one's own is read from: its manifest or its text."""
+        own = self.part(name, part)
+        path = own.text if own.manifest is None else own.manifest
+        assert path is not None  # who asks knows that it is not an archive
+        return str(Path(path).expanduser())
 
     def content(self, name: str, part: str) -> str:
-        """Digest of what a part of one's own is read from: its manifest or its text."""
-        own = self.part(name, part)
-        key, path = ("text", own.text) if own.manifest is None else ("manifest", own.manifest)
-        assert path is not None  # who asks knows that it is not an archive
+        """Digest of what a part of one's own is read from."""
+        path = self.path(name, part)
         if path not in self.digests:
             try:
                 self.digests[path] = content_digest(self.project / path)
             except LightasrError as error:
+                key = "text" if self.part(name, part).manifest is None else "manifest"
                 where = f"{self.places[name]}: parts.{part}.{key}"
-                raise LightasrError(f"{where}: {error}") from None
+                raise LightasrError(f"{where}: {error} (see docs/own-corpus.md)") from None
         return self.digests[path]
 
     def check(self, corpus: schema.Corpus, layers: Sequence[Layer]) -> None:
@@ -110,11 +118,14 @@ class Datasets:
                     mistakes.add(f"{where}: '{part}' holds recordings, not text")
                 elif (key != "text") and dataset.parts[part].text is not None:
                     mistakes.add(f"{where}: '{part}' holds text, not recordings")
+                elif dataset.parts[part].manifest or dataset.parts[part].text:
+                    with mistakes.noted():
+                        self.content(corpus.name, part)
         mistakes.tell()
 
 
-def _below(folder: str, file: str) -> str:
-    return f"{folder.rstrip('/')}/{file}"
+def _below(*parts: str) -> str:
+    return "/".join(part.rstrip("/") for part in parts if part)
 
 
 def content_digest(path: Path) -> str:
@@ -128,7 +139,7 @@ def content_digest(path: Path) -> str:
     elif path.is_file():
         files = [path]
     else:
-        raise LightasrError(f"{path}: no such file")
+        raise LightasrError(f"{path}: no such file or directory; write where yours is")
     whole = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

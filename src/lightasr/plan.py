@@ -21,7 +21,7 @@ from lightasr.configfile import Tree, merge, nested, read_yaml
 from lightasr.datasets import Datasets
 from lightasr.errors import LightasrError, Mistakes
 from lightasr.invalid import Layer, check, nearest, place
-from lightasr.score.columns import check_column
+from lightasr.score.columns import DECODERS, check_column, expand_columns
 
 # Raise a stage's number when a change to its code alters its results: everything of that stage
 # and below it gets a new key and is made again. Other edits of source make nothing again.
@@ -128,7 +128,17 @@ class Study:
     def key(self) -> str:
         rows = [[e.name, [[run.seed, run.score.key] for run in e.runs]] for e in self.experiments]
         shown = self.spec.model_dump(mode="json", exclude={"base", "experiments"})
+        shown["columns"] = self.columns
         return digest(["tables", STAGE_VERSION["tables"], shown, rows])
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """What is shown of each experiment, every `*` spelt out."""
+        configs = [experiment.config for experiment in self.experiments]
+        parts = dict.fromkeys(part for config in configs for part in config.corpus.test)
+        run = {decoder for config in configs for decoder in config.decode.decoders}
+        decoders = [decoder for decoder in DECODERS if decoder in run]
+        return expand_columns(self.spec.columns, list(parts), decoders)
 
     @property
     def receipts(self) -> list[str]:
@@ -312,7 +322,7 @@ def _check_table(
             mistakes.add(f"{file}: published: '{row}' is no experiment{hint}")
     for where, column, known in columns:
         with mistakes.noted(f"{file}: {where}: "):
-            check_column(column, sorted(known))
+            check_column(column, sorted(known), every=where == "columns")
     if spec.published and not spec.published_source:
         mistakes.add(f"{file}: published_source: missing: say where 'published' stands")
 
@@ -490,7 +500,7 @@ class _Planner:
                 inputs["text"] = self.archive(config.corpus, part)
             else:
                 slices["content"] = self.datasets.content(config.corpus.name, part)
-                files["text"] = own
+                files["text"] = self.datasets.path(config.corpus.name, part)
         return self.make("lm", f"{config.lm.order}gram", slices, inputs, files)
 
     def features(self, config: schema.Experiment, name: str) -> Job:
@@ -505,7 +515,8 @@ class _Planner:
             )
         slices["content"] = self.datasets.content(config.corpus.name, name)
         slices["split"] = part.split
-        return self.make("features", label, slices, {}, {"manifest": part.manifest})
+        files = {"manifest": self.datasets.path(config.corpus.name, name)}
+        return self.make("features", label, slices, {}, files)
 
     def archive(self, corpus: schema.Corpus, part: str) -> Job:
         slices: Tree = {"corpus": corpus.name, "part": part}

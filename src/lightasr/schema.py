@@ -26,6 +26,15 @@ Positive = Annotated[int, Field(ge=1)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 
 
+# fmt: off
+Language = Literal[
+    "ca", "cs", "da", "de", "en", "es", "fi", "fr", "hu", "id", "is", "it", "lt", "lv", "nl",
+    "no", "pl", "pt", "pt_BR", "ro", "ru", "sk", "sl", "sv", "tr", "uk",
+]
+# fmt: on
+"""Languages whose numbers `text.numbers: spell` spells."""
+
+
 class Section(BaseModel):
     """A mapping of the configuration: unknown keys and wrong types are errors."""
 
@@ -209,7 +218,7 @@ class Text(Section):
     """Case of letters."""
     numbers: Literal["keep", "spell"] = "keep"
     """`spell`: digits become words; `keep`: the tokenizer's alphabet has to hold them."""
-    language: Annotated[str, Field(pattern="[a-z]{2,3}(_[A-Z]{2})?")] = "en"
+    language: Language = "en"
     """Language whose words spell numbers."""
     punctuation: Literal["drop", "keep"] = "drop"
     """What becomes of signs that are neither letters, numbers nor apostrophes."""
@@ -524,7 +533,7 @@ class Study(Section):
     description: str = ""
     """What the study asks, in a sentence or two for the report."""
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
-    """What is shown of each experiment."""
+    """What is shown of each experiment; `wer/*/*`: WER on every test part by every decoder."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
     """Each experiment is run once per seed."""
     base: dict[str, Any] = {}

@@ -30,5 +30,5 @@ def tone_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     inputs["tokenizer"] = root / "tokenizer"
     inputs["tokenizer"].mkdir()
     training = {"features/train-clean-100": inputs["features/train-clean-100"]}
-    tokenizers.run(schema.Tokenizer(), training, inputs["tokenizer"], root)
+    tokenizers.run(schema.TokenizerSlice(), training, inputs["tokenizer"], root)
     return inputs

@@ -403,13 +403,21 @@ SECOND = flac(np.ones(SAMPLE_RATE) * 0.1)
         (SECOND[:-900], "cut short|can be decoded"),
         (with_count(SECOND, SAMPLE_RATE + 1), "cut short|can be decoded"),
         (with_count(SECOND, SAMPLE_RATE - 1), "checksum"),
+        (with_count(SECOND, 0), "does not tell its length"),
         (wav(np.zeros(0)), "no audio in it"),
         (flac(np.zeros(100)), "less than a frame"),
         (wav(NAN), "a sample at 0.50 s is not a finite number"),
         (flac(np.zeros(8000 * 2400), 8000), "longer than 120 s"),
     ],
     ids=[
-        *["empty", "rubbish", "truncated", "more samples told", "fewer samples told"],
+        *[
+            "empty",
+            "rubbish",
+            "truncated",
+            "more samples told",
+            "fewer samples told",
+            "no length told",
+        ],
         *["no samples", "less than a frame", "NaN", "40 minutes"],
     ],
 )

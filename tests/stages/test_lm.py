@@ -1,4 +1,4 @@
-"""The stage `lm`: from gzipped text and training transcripts to a KenLM model."""
+"""The stage `lm`: from text and training transcripts to a KenLM model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 from lightasr.errors import LightasrError
 from lightasr.lm import ngram
-from lightasr.schema import LanguageModel as Config
+from lightasr.schema import LanguageModelSlice as Config
+from lightasr.schema import Text
 
 
 def _built() -> bool:
@@ -28,6 +29,9 @@ needs_lmplz = pytest.mark.skipif(not _built(), reason="lmplz is not built: run `
 FEW = ["The dog barks.", "the dog sleeps", "A CAT SLEEPS", "", "a cat's life"]
 
 
+LM_TEXT = "librispeech-lm-norm.txt.gz"
+
+
 def many(count: int = 3000) -> list[str]:
     """Sentences with a natural spread of counts: common and rare words."""
     draw = random.Random(3)
@@ -39,7 +43,7 @@ def many(count: int = 3000) -> list[str]:
 def inputs(folder: Path, text: list[str], transcripts: list[str] | None = None) -> dict[str, Path]:
     (folder / "text").mkdir(parents=True)
     content = "".join(f"{line}\n" for line in text).encode()
-    (folder / "text" / ngram.LM_TEXT).write_bytes(gzip.compress(content))
+    (folder / "text" / LM_TEXT).write_bytes(gzip.compress(content))
     (folder / "cuts").mkdir()
     cuts = [{"id": str(i), "supervisions": [{"text": t}]} for i, t in enumerate(transcripts or [])]
     lines = "".join(json.dumps(cut) + "\n" for cut in cuts)
@@ -128,25 +132,90 @@ def test_the_message_of_a_failing_program_is_shown(tmp_path: Path) -> None:
         build(tmp_path, config, inputs(tmp_path, many()))
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.unlink(), "no such file"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-6]), "not readable as gzipped"),
-        (lambda path: path.write_bytes(gzip.compress(b"\xff\xfe\n")), "not readable as gzipped"),
-        (lambda path: path.write_bytes(gzip.compress(b"\n ?! \n")), "no sentence"),
-    ],
-    ids=["missing", "cut short", "not UTF-8", "empty"],
-)
-def test_unusable_text_is_named(
-    damage: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@needs_lmplz
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+def test_a_file_of_ones_own(packed: bool, tmp_path: Path) -> None:
+    content = "\ufeffthe dog\r\nthe caf\u00e9".encode()
+    own = tmp_path / "sentences"  # what it holds decides, not its name
+    own.write_bytes(gzip.compress(content) if packed else content)
+    out, summary = build(tmp_path, Config(order=2, transcripts=False), {"text": own})
+    assert (out / "words.txt").read_text("utf-8").split() == ["CAF\u00c9", "DOG", "THE"]
+    assert summary["sentences"] == 2
+
+
+@needs_lmplz
+def test_transcripts_alone(tmp_path: Path) -> None:
+    sources = inputs(tmp_path, [], ["my dog", "my cat"])
+    del sources["text"]
+    out, _ = build(tmp_path, Config(order=2), sources)
+    assert (out / "words.txt").read_text().split() == ["CAT", "DOG", "MY"]
+
+
+@needs_lmplz
+def test_text_and_transcripts_are_written_as_the_config_says(tmp_path: Path) -> None:
+    text = Text(case="lower", numbers="spell", apostrophes="drop", punctuation="keep")
+    sources = inputs(tmp_path, ["Gate 5, <s> it\u2019s!"], ["Gate 6"])
+    out, _ = build(tmp_path, Config(order=2, text=text), sources)
+    assert (out / "words.txt").read_text().split() == ["five,", "gate", "its!", "six"]
+
+
+def fails(folder: Path, config: Config, sources: dict[str, Path]) -> str:
+    """The message of a stage that ends before it needs a program."""
+    with pytest.raises(LightasrError) as error:
+        build(folder, config, sources)
+    return str(error.value)
+
+
+@pytest.fixture
+def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ngram, "find_program", lambda name: f"/nowhere/{name}")
+
+
+@pytest.mark.usefixtures("no_programs")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"A B\n")[:-6], "{}: not readable: Compressed file ended"),
+        (b"A\nB\xff\n", "{}:2: not UTF-8 text (invalid start byte at byte 2 of the line)"),
+        ("A".encode("utf-16"), "{}:1: not UTF-8 text"),
+        (b"\n ?! \n", "{}: no sentence to build a model from"),
+        (b"", "{}: no sentence to build a model from"),
+    ],
+    ids=["cut short", "not UTF-8", "UTF-16", "no words", "empty"],
+)
+def test_unusable_text_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_bytes(content)
+    told = fails(tmp_path, Config(transcripts=False), {"text": own})
+    assert told.startswith(message.format(own))
+
+
+@pytest.mark.usefixtures("no_programs")
+def test_missing_text_is_named(tmp_path: Path) -> None:
     sources = inputs(tmp_path, FEW)
-    assert callable(damage)
-    damage(sources["text"] / ngram.LM_TEXT)
-    with pytest.raises(LightasrError, match=f"{ngram.LM_TEXT}: {message}"):
-        build(tmp_path, Config(transcripts=False), sources)
+    (sources["text"] / LM_TEXT).unlink()
+    told = fails(tmp_path, Config(), sources)
+    assert told == f"{sources['text']}: expected one file .txt or .gz of text, found none"
+    (tmp_path / "again").mkdir()
+    own = tmp_path / "own.txt"
+    assert fails(tmp_path / "again", Config(), {"text": own}) == f"{own}: no such file"
+
+
+@pytest.mark.usefixtures("no_programs")
+def test_no_source_and_empty_sources_are_told(tmp_path: Path) -> None:
+    sources = inputs(tmp_path, ["?"], ["!"])
+    told = fails(tmp_path, Config(), sources)
+    assert told.endswith(
+        f"{LM_TEXT} and the training transcripts: no sentence to build a model from"
+    )
+    for number, (config, given, message) in enumerate(
+        [
+            (Config(transcripts=False), {}, "a language model needs text: name a part"),
+            (Config(), {}, "no input 'features/<part>' holds training transcripts"),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        assert fails(tmp_path / str(number), config, given).startswith(message)
 
 
 def test_missing_programs_say_how_to_build_them(

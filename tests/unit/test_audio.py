@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lightasr.data.audio import Samples, read_audio, read_blocks
+from lightasr.data.audio import Samples, read_audio, read_blocks, read_segment
 from lightasr.errors import LightasrError
 
 REAL_SPEECH = Path(__file__).parents[2].parent / "shared" / "data"
@@ -73,6 +73,62 @@ def test_blocks_together_are_the_whole(rate: int, seconds: float) -> None:
     assert len({len(block) for block in blocks[:-1]}) <= 1
     if seconds == 0.3:
         assert abs(len(blocks[0]) - 4800) < 160
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "MP3", "OGG"])
+def test_a_segment_is_that_stretch_of_the_recording(kind: str) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.1, 5 * 16000).astype(np.float32)
+    content = encode(noise, kind=kind)
+    speech = read_segment(io.BytesIO(content), 16000, 1.25, 2.5, name="noise")
+    np.testing.assert_allclose(speech.samples, read(content)[20000:60000], atol=1e-6)
+    rest = read_segment(io.BytesIO(content), 16000, 4.5, name="noise")
+    assert len(rest.samples) == 8000
+
+
+def test_blocks_of_a_segment_together_are_the_segment() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.1, (3 * 44100, 2)).astype(np.float32)
+    content = encode(noise, 44100, subtype="FLOAT")
+    segment = (0.7, 1.9, 1)
+    blocks = list(read_blocks(io.BytesIO(content), 16000, 0.3, *segment, name="noise"))
+    whole = read_segment(io.BytesIO(content), 16000, *segment, name="noise").samples
+    np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-6)
+
+
+def test_one_channel_is_read_alone_and_the_source_is_described() -> None:
+    left, right = tone(8000), tone(8000, hertz=300.0)
+    content = encode(np.stack([left, right], axis=1), 8000, subtype="FLOAT")
+    speech = read_segment(io.BytesIO(content), 8000, channel=1, name="call")
+    np.testing.assert_array_equal(speech.samples, right)
+    assert (speech.source_rate, speech.channels) == (8000, 2)
+    with pytest.raises(LightasrError, match="call: no channel 2: it has 2, counted from 0"):
+        read_segment(io.BytesIO(content), 8000, channel=2, name="call")
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds", "message"),
+    [
+        (0.5, 0.6, "a segment from 0.50 s to 1.10 s of a recording of 1.00 s"),
+        (1.0, None, "a segment from 1.00 s to the end of a recording of 1.00 s"),
+        (0.5, 1e-6, r"no audio in it \(0 samples\)"),
+    ],
+)
+def test_a_segment_beyond_the_recording_is_named(
+    start: float, seconds: float | None, message: str
+) -> None:
+    with pytest.raises(LightasrError, match=f"^call: {message}$"):
+        read_segment(io.BytesIO(encode(tone(16000))), 16000, start, seconds, name="call")
+
+
+def test_rounded_times_may_end_a_moment_behind_the_recording() -> None:
+    speech = read_segment(io.BytesIO(encode(tone(16000))), 16000, 0.5, 0.509, name="call")
+    assert len(speech.samples) == 8000
+
+
+def test_what_is_longer_than_wanted_is_not_read_to_its_end() -> None:
+    long = encode(np.zeros(200 * 8000, dtype=np.float32), 8000, kind="FLAC")
+    assert len(read_segment(io.BytesIO(long), 8000, name="a", longest=200).samples) == 1_600_000
+    with pytest.raises(LightasrError, match="a: longer than 50 s"):
+        read_segment(io.BytesIO(long), 8000, name="a", longest=50)
 
 
 def with_value(value: float) -> Samples:

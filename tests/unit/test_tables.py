@@ -13,7 +13,7 @@ import pytest
 from results_on_disk import DIGEST, Decoded, make_run
 
 from lightasr.errors import LightasrError
-from lightasr.score.columns import check_column, parse_column, valid_columns
+from lightasr.score.columns import check_column, expand_columns, parse_column, valid_columns
 from lightasr.score.tables import Published, Row, SeedRun, StudyTable, layout, write_table
 
 WORDS = list("ABCDEFGHIJ")
@@ -238,6 +238,30 @@ def test_every_valid_column_parses_and_has_a_header() -> None:
     check_column("wer/test", parts=["dev", "test"])
     with pytest.raises(LightasrError):
         check_column("wer/test-clean", parts=["dev", "test"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (["wer/*"], ["wer/a", "wer/b"]),
+        (["cer/*/greedy", "params"], ["cer/a/greedy", "cer/b/greedy", "params"]),
+        (["rtfx/*/*"], ["rtfx/a/greedy", "rtfx/a/beam", "rtfx/b/greedy", "rtfx/b/beam"]),
+        (["wer/b/*"], ["wer/b/greedy", "wer/b/beam"]),
+        (["wer/b", "wer/*/*"], ["wer/b", "wer/a/greedy", "wer/a/beam", "wer/b/greedy"]),
+    ],
+)
+def test_a_star_is_every_part_or_decoder_and_no_column_is_shown_twice(
+    asked: list[str], shown: list[str]
+) -> None:
+    for name in asked:
+        check_column(name, ["a", "b"], every=True)
+    assert expand_columns(asked, ["a", "b"]) == tuple(shown)
+
+
+@pytest.mark.parametrize("name", ["wer/*", "wer/test-clean/*", "wer/*/*"])
+def test_a_printed_number_belongs_to_one_column(name: str) -> None:
+    with pytest.raises(LightasrError, match="unknown column"):
+        check_column(name)
 
 
 def test_checking_columns_imports_no_heavy_package() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightasr.plan import load_plan
-from planning import files_below, finish, job_counts, run_in
+from planning import files_below, finish, job_counts, run_in, write_manifests
 
 ROOT = Path(__file__).parents[2]
 SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"))
@@ -28,9 +28,10 @@ def add_entry(project: Path, entry: str) -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_runs_every_study(project: Path, scale: str) -> None:
+    write_manifests(project)
     run = dry_run(project, "--config", f"scale={scale}", f"studies={','.join(STUDIES)}")
     plan = load_plan(project, scale, STUDIES)
-    assert job_counts(run) == {
+    expected = {
         "fetch_part": len(plan.of_stage("archive")),
         "compute_features": len(plan.of_stage("features")),
         "make_tokenizer": len(plan.of_stage("tokenizer")),
@@ -43,6 +44,18 @@ def test_every_scale_runs_every_study(project: Path, scale: str) -> None:
         "all": 1,
         "total": len(plan.jobs) + len(STUDIES) + 2,
     }
+    assert job_counts(run) == {rule: count for rule, count in expected.items() if count}
+
+
+def test_the_scale_for_recordings_of_ones_own_asks_for_their_manifests(project: Path) -> None:
+    run = dry_run(project, "--config", "scale=own")
+    assert run.returncode == 1
+    asked = [line for line in run.stderr.splitlines() if "manifest" in line]
+    assert asked == [
+        f"config/scales/own.yaml: datasets: own: parts.{part}.manifest: manifests/{part}.tsv: "
+        "no such file or directory; write where yours is (see docs/own-corpus.md)"
+        for part in ("train", "dev", "test")
+    ]
 
 
 def test_committed_tables_do_not_pass_for_the_runs_behind_them(project: Path) -> None:

@@ -213,11 +213,11 @@ def test_a_run_that_is_not_finished_is_refused(project: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("id\tspeaker\taudio\n1\t1\ta.flac\n", "no column text"),
+        ("id\tspeaker\taudio\n1\t1\ta.flac\n", "no column 'text'"),
         ("id\tspeaker\taudio\ttext\n1\t1\tnone.flac\tHELLO\n", "no audio file"),
-        ("id\tspeaker\taudio\ttext\n1\t1\ta.flac\n", ":2: 3 fields, expected 4"),
+        ("id\tspeaker\taudio\ttext\n1\t1\ta.flac\n", ":2: 3 fields, the header has 4"),
         ("id\tspeaker\taudio\ttext\n", "no utterances"),
-        ("", "no column"),
+        ("", "no header"),
     ],
     ids=["column", "audio", "fields", "no-lines", "empty"],
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,22 +27,69 @@ LOWPASS_WIDTH = 6  # zero crossings of the resampling filter: torchaudio's defau
 # libsndfile quietly shortens a WAV or AIFF file that lacks its end; only its log tells.
 _SHORTENED = re.compile(r"(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)")
 STREAMED_BYTES = 0x7FFF_0000  # programs that write to a pipe put a length like this in the header
+UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of FLAC that was written to a pipe
+FLAC_HEAD_BYTES = 42  # the last 16 of them are the MD5 of the samples
+# Segments may end this much behind their recording: manifests round their times.
+END_TOLERANCE_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Mono samples at the rate asked for, and what the recording they come from has."""
+
+    samples: Samples
+    source_rate: int
+    channels: int
 
 
 def read_audio(
     source: Path | BinaryIO, sample_rate: int = SAMPLE_RATE, name: str | None = None
 ) -> Samples:
     """All samples of a file, or of an open one, whose `name` is for messages."""
+    return read_segment(source, sample_rate, name=name).samples
+
+
+def read_segment(
+    source: Path | BinaryIO,
+    sample_rate: int = SAMPLE_RATE,
+    start: float = 0.0,
+    seconds: float | None = None,
+    channel: int | None = None,
+    *,
+    name: str | None = None,
+    longest: float | None = None,
+) -> Speech:
+    """`seconds` from `start` (None: to the end) of a channel (from 0; None: the mean of all).
+
+    More than `longest` seconds are an error, raised before they fill the memory.
+    """
     name = name or str(source)
     with _opened(source, name) as audio:
-        chunks = list(_chunks(audio, CHUNK_SECONDS * audio.samplerate, name))
-        return _resample(np.concatenate(chunks), audio.samplerate, sample_rate)
+        rate = audio.samplerate
+        frames = _seek(audio, start, seconds, name)
+        chunks: list[Samples] = []
+        done = 0
+        told = _flac_checksum(source, audio) if frames is None else None
+        for chunk in _chunks(audio, CHUNK_SECONDS * rate, name, channel, frames, told):
+            done += len(chunk)
+            if longest is not None and done > longest * rate:
+                raise LightasrError(f"{name}: longer than {longest:g} s: cut it into sentences")
+            chunks.append(chunk)
+        samples = _resample(np.concatenate(chunks), rate, sample_rate)
+        return Speech(samples, rate, audio.channels)
 
 
 def read_blocks(
-    source: Path | BinaryIO, sample_rate: int, seconds: float, name: str | None = None
+    source: Path | BinaryIO,
+    sample_rate: int,
+    block_seconds: float,
+    start: float = 0.0,
+    seconds: float | None = None,
+    channel: int | None = None,
+    *,
+    name: str | None = None,
 ) -> Iterator[Samples]:
-    """Consecutive blocks of about `seconds` of a long file: together what `read_audio` returns."""
+    """What `read_segment` reads, in consecutive blocks of about `block_seconds`."""
     name = name or str(source)
     with _opened(source, name) as audio:
         # Whole periods of the ratio of rates, so that every block starts on an output sample.
@@ -49,10 +98,11 @@ def read_blocks(
         # What the filter sees to either side of a sample, twice over.
         reach = 2 * math.ceil(LOWPASS_WIDTH * max(1, period_in / period_out) / period_in)
         margin = reach * period_in if period_in != period_out else 0
-        block = max(reach, round(seconds * audio.samplerate / period_in)) * period_in
+        block = max(reach, round(block_seconds * audio.samplerate / period_in)) * period_in
 
         before = np.zeros(0, dtype=np.float32)
-        chunks = _chunks(audio, block, name)
+        frames = _seek(audio, start, seconds, name)
+        chunks = _chunks(audio, block, name, channel, frames)
         pending = next(chunks)
         for following in chunks:
             yield _middle(before, pending, following[:margin], period_in, period_out)
@@ -84,7 +134,7 @@ def _opened(source: Path | BinaryIO, name: str) -> Iterator[soundfile.SoundFile]
             yield audio
     except soundfile.LibsndfileError as error:
         raise LightasrError(
-            f"{name}: not audio that can be decoded: {error.error_string}"
+            f"{name}: not audio that can be decoded: {error.error_string or 'damaged'}"
         ) from error
 
 
@@ -97,21 +147,86 @@ def _check_length(log: str, name: str) -> None:
             )
 
 
-def _chunks(audio: soundfile.SoundFile, frames: int, name: str) -> Iterator[Samples]:
-    """Mono samples, `frames` at a time; the header's length is checked, not trusted."""
-    done = 0
-    while len(chunk := audio.read(frames, dtype="float32", always_2d=True)):
-        mono = chunk.mean(axis=1)
+def _flac_checksum(source: Path | BinaryIO, audio: soundfile.SoundFile) -> bytes | None:
+    """MD5 of all samples as their encoder saw them: a FLAC file carries it, most others do not."""
+    if (audio.format, audio.subtype) != ("FLAC", "PCM_16"):
+        return None
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            head = stream.read(FLAC_HEAD_BYTES)
+    else:
+        position = source.tell()
+        source.seek(0)
+        head = source.read(FLAC_HEAD_BYTES)
+        source.seek(position)
+    checksum = head[-16:]
+    return checksum if head.startswith(b"fLaC") and any(checksum) else None
+
+
+def _seek(audio: soundfile.SoundFile, start: float, seconds: float | None, name: str) -> int | None:
+    """Go to where a segment starts; how many frames it has, None for all that follow."""
+    if seconds is None and audio.frames == UNKNOWN_FRAMES:
+        raise LightasrError(
+            f"{name}: its header does not tell its length: write it anew, as with "
+            "`ffmpeg -i FILE NEW.flac`"
+        )
+    if not start and seconds is None:
+        return None
+    rate, total = audio.samplerate, audio.frames
+    first = round(start * rate)
+    last = total if seconds is None else round((start + seconds) * rate)
+    if first >= total or last > total + END_TOLERANCE_SECONDS * rate:
+        end = "the end" if seconds is None else f"{start + seconds:.2f} s"
+        raise LightasrError(
+            f"{name}: a segment from {start:.2f} s to {end} of a recording of {total / rate:.2f} s"
+        )
+    audio.seek(first)
+    return min(last, total) - first
+
+
+def _chunks(
+    audio: soundfile.SoundFile,
+    size: int,
+    name: str,
+    channel: int | None,
+    frames: int | None,
+    checksum: bytes | None = None,
+) -> Iterator[Samples]:
+    """Mono samples, `size` at a time, of the next `frames`; None: of all that follow.
+
+    The header's length is checked, not trusted, and so is the `checksum` of 16-bit samples.
+    """
+    if channel is not None and channel >= audio.channels:
+        raise LightasrError(
+            f"{name}: no channel {channel}: it has {audio.channels}, counted from 0"
+        )
+    start, done = audio.tell(), 0
+    content = hashlib.md5(usedforsecurity=False)
+    while True:
+        wanted = size if frames is None else min(size, frames - done)
+        chunk = audio.read(wanted, dtype="float32", always_2d=True)
+        if not len(chunk):
+            break
+        if checksum is not None:
+            content.update((chunk * 2**15).astype("<i2").tobytes())
+        if audio.channels == 1:
+            channel = 0
+        mono = chunk.mean(axis=1) if channel is None else chunk[:, channel]
         if not np.isfinite(mono).all():
-            second = (done + int(np.argmin(np.isfinite(mono)))) / audio.samplerate
+            second = (start + done + int(np.argmin(np.isfinite(mono)))) / audio.samplerate
             raise LightasrError(f"{name}: a sample at {second:.2f} s is not a finite number")
         done += len(mono)
         yield mono
     if not done:
         raise LightasrError(f"{name}: no audio in it (0 samples)")
-    if done < audio.frames:
+    expected = audio.frames - start if frames is None else frames
+    if done < expected:
         raise LightasrError(
-            f"{name}: cut short or damaged: {done} of {audio.frames} samples can be decoded"
+            f"{name}: cut short or damaged: {done} of {expected} samples can be decoded"
+        )
+    if checksum is not None and content.digest() != checksum:
+        raise LightasrError(
+            f"{name}: damaged: its {done} samples do not have the checksum that its header tells"
         )
 
 

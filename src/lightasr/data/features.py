@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightasr import schema
+from lightasr.data.cuts import SPEAKERS
 from lightasr.data.librispeech import Rejected, read_archive
 from lightasr.data.manifests import read_manifest
 from lightasr.data.shards import Spoken, Tally, make_shards, pack
@@ -16,7 +17,6 @@ from lightasr.files import write_atomically
 from lightasr.progress import Bar, say, track
 from lightasr.threads import usable_cores
 
-SPEAKERS = "speakers.json"
 REJECTED = "rejected.tsv"
 TOLD = 3
 

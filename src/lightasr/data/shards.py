@@ -31,6 +31,7 @@ from torchaudio.functional import resample
 
 from lightasr import schema
 from lightasr.data.audio import Samples, Speech, read_segment
+from lightasr.data.cuts import CUTS, FEATURES, named
 from lightasr.data.librispeech import Packed, Rejected
 from lightasr.data.manifests import Entry
 from lightasr.data.spectra import compute_features
@@ -39,8 +40,6 @@ from lightasr.files import write_atomically
 
 SHARD_BYTES = 8 << 20  # of encoded audio: what waits in memory is a few shards
 SHARD_UTTERANCES = 200
-FEATURES = "feats.lca"
-CUTS = "cuts.jsonl.gz"
 PR_SET_PDEATHSIG = 1
 
 Spoken = Packed | Entry
@@ -253,11 +252,6 @@ def _read(spoken: Spoken, config: schema.FeaturesSlice) -> Speech:
         spoken.channel,
         longest=config.max_seconds,
     )
-
-
-def named(name: str, speed: float) -> str:
-    """An utterance or a speaker at another speed has a name of its own."""
-    return name if speed == 1 else f"{name}-x{speed:g}"
 
 
 def at_speed(samples: Samples, speed: float) -> Samples:

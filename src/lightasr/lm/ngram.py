@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 import subprocess
@@ -17,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from lightasr.errors import LightasrError
 from lightasr.progress import track
-from lightasr.text.normalize import normalize
+from lightasr.text.normalize import Normalizer
 from lightasr.text.transcripts import training_transcripts
 
 if TYPE_CHECKING:
     from lightasr import schema
 
-LM_TEXT = "librispeech-lm-norm.txt.gz"
+GZIP = b"\x1f\x8b"  # first bytes of a gzipped file
 NOT_WORDS = {"<unk>", "<s>", "</s>"}
 # Most frequent words the model knows: the size of LibriSpeech's own vocabulary. Its text has about
 # a million different words, whose lexicon would fill gigabytes of every decoding process.
@@ -45,9 +46,14 @@ class Corpus:
     sentences: int
 
 
-def run(config: schema.LanguageModel, inputs: dict[str, Path], out: Path, work: Path) -> None:
+def run(config: schema.LanguageModelSlice, inputs: dict[str, Path], out: Path, work: Path) -> None:
     """The stage `lm`: `lm.bin`, `words.txt` and `lm.json`."""
     started = time.monotonic()
+    if not ("text" in inputs or config.transcripts):
+        raise LightasrError(
+            "a language model needs text: name a part of the corpus in corpus.text, or set "
+            "lm.transcripts: true"
+        )
     lmplz, build_binary = find_program("lmplz"), find_program("build_binary")
     scratch = work / "lm"
     scratch.mkdir(exist_ok=True)  # a killed attempt leaves it; its files are written over
@@ -88,54 +94,81 @@ def find_program(name: str) -> str:
     return found
 
 
-def _write_corpus(config: schema.LanguageModel, inputs: dict[str, Path], path: Path) -> Corpus:
+def _write_corpus(config: schema.LanguageModelSlice, inputs: dict[str, Path], path: Path) -> Corpus:
     """All text in one plain file: lmplz may have to read it twice, with its vocabulary known."""
+    normalize = Normalizer(config.text)
     words: Counter[str] = Counter()
     sentences = 0
-    with path.open("w", encoding="utf-8") as corpus:
-        for sentence in _sentences(config, inputs):
-            corpus.write(f"{sentence}\n")
-            words.update(sentence.split(" "))
-            sentences += 1
+    with path.open("w", encoding="utf-8", newline="\n") as corpus:
+        for line in _lines(config, inputs):
+            if sentence := normalize(line):
+                corpus.write(f"{sentence}\n")
+                words.update(sentence.split(" "))
+                sentences += 1
     if not sentences:
-        raise LightasrError(f"{inputs['text'] / LM_TEXT}: no sentence to build a model from")
+        text = [str(_text_file(inputs["text"]))] if "text" in inputs else []
+        transcripts = ["the training transcripts"] if config.transcripts else []
+        raise LightasrError(
+            f"{' and '.join(text + transcripts)}: no sentence to build a model from"
+        )
     return Corpus(path, words, sentences)
 
 
-def _sentences(config: schema.LanguageModel, inputs: dict[str, Path]) -> Iterator[str]:
-    """Normalised, non-empty sentences: the text, then the training transcripts."""
-    for line in _read_text(inputs["text"] / LM_TEXT):
-        if sentence := normalize(line.rstrip("\n")):
-            yield sentence
+def _lines(config: schema.LanguageModelSlice, inputs: dict[str, Path]) -> Iterator[str]:
+    """The text, then the training transcripts."""
+    if "text" in inputs:
+        yield from _read_text(_text_file(inputs["text"]))
     if config.transcripts:
         for _, text in training_transcripts(inputs):
-            if sentence := normalize(text):
-                yield sentence
+            yield text
+
+
+def _text_file(given: Path) -> Path:
+    """A file of the user's own, or the one in the directory of a published text."""
+    if not given.is_dir():
+        return given
+    found = sorted(path for path in given.iterdir() if path.suffix in {".gz", ".txt"})
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise LightasrError(f"{given}: expected one file .txt or .gz of text, found {names}")
+    return found[0]
 
 
 def _read_text(path: Path) -> Iterator[str]:
+    """Lines of plain or gzipped text, whatever its name says."""
+    number = 0
     try:
         with (
-            path.open("rb") as packed,
-            gzip.open(packed, "rt", encoding="utf-8") as lines,
+            path.open("rb") as file,
+            _unpacked(file) as lines,
             track("lm: text", total=path.stat().st_size) as bar,
         ):
             for number, line in enumerate(lines, start=1):
-                yield line
+                yield line.decode().rstrip("\r\n")
                 if number % LINES_PER_UPDATE == 0:
-                    bar.update(packed.tell() - bar.done, lines=number)
+                    bar.update(file.tell() - bar.done, lines=number)
     except FileNotFoundError:
-        raise LightasrError(f"{path}: no such file; the stage `fetch` brings it") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise LightasrError(f"{path}: not readable as gzipped UTF-8 text: {error}") from error
+        raise LightasrError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise LightasrError(
+            f"{path}:{number}: not UTF-8 text ({error.reason} at byte {error.start + 1} of the "
+            "line): convert the file, for example with `iconv`"
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise LightasrError(f"{path}: not readable: {error}") from error
 
 
-def _estimate(lmplz: str, config: schema.LanguageModel, corpus: Corpus, arpa: Path) -> bool:
+def _unpacked(file: io.BufferedReader) -> io.BufferedReader:
+    return io.BufferedReader(gzip.open(file)) if file.peek(2)[:2] == GZIP else file
+
+
+def _estimate(lmplz: str, config: schema.LanguageModelSlice, corpus: Corpus, arpa: Path) -> bool:
     """Write the ARPA file; True if the text was too small to estimate the discounts from."""
     size = corpus.path.stat().st_size * SORT_BYTES_PER_TEXT_BYTE
     memory = min(max(size, SORT_BYTES_MIN), SORT_BYTES_MAX)
     command = [lmplz, "--order", str(config.order), "--text", str(corpus.path)]
     command += ["--arpa", str(arpa), "--memory", f"{memory}b", "--temp_prefix", f"{arpa}-sort"]
+    command += ["--skip_symbols"]  # a text with its punctuation may hold `<s>`
     if config.prune:
         command += ["--prune", *(str(count) for count in config.prune[: config.order])]
     if len(corpus.words) > VOCABULARY:

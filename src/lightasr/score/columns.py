@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import product
 
 from lightasr.errors import LightasrError
 
 LM_DECODER = "beam"
 DECODERS = ("greedy", LM_DECODER)
+EVERY = "*"
 LIBRISPEECH_PARTS = ("dev-clean", "dev-other", "test-clean", "test-other")
 
 RUN_HEADERS = {
@@ -61,28 +63,55 @@ def parse_column(name: str) -> Column:
         decoder = rest[1] if len(rest) == 2 else LM_DECODER
         if decoder in DECODERS:
             return Column(name, quantity, rest[0], decoder)
-    raise _unknown(name, LIBRISPEECH_PARTS)
+    raise _unknown(name, valid_columns())
 
 
-def check_column(name: str, parts: Sequence[str] = LIBRISPEECH_PARTS) -> None:
-    """Raise, with the nearest valid name, unless `name` is a column over one of `parts`."""
-    if name not in valid_columns(parts):
-        raise _unknown(name, parts)
+def expand_columns(
+    names: Sequence[str], parts: Sequence[str], decoders: Sequence[str] = DECODERS
+) -> tuple[str, ...]:
+    """The columns that a study asks for: `wer/*` is one of every part, `wer/*/*` of every decoder.
+
+    Parts are in their order, and within a part the decoders; a column is shown once.
+    """
+    found: dict[Column, str] = {}
+    for name in names:
+        choices = zip(name.split("/"), ((), parts, decoders), strict=False)
+        for fields in product(*(known if field == EVERY else (field,) for field, known in choices)):
+            column = parse_column("/".join(fields))
+            found.setdefault(replace(column, name=""), column.name)
+    return tuple(found.values())
 
 
-def valid_columns(parts: Sequence[str] = LIBRISPEECH_PARTS) -> list[str]:
+def check_column(
+    name: str, parts: Sequence[str] = LIBRISPEECH_PARTS, *, every: bool = False
+) -> None:
+    """Raise, with the nearest valid name, unless `name` is a column over one of `parts`.
+
+    With `every`, a `*` may stand for all of them, and for all decoders.
+    """
+    valid = valid_columns(parts)
+    if every:
+        valid = valid_columns([*parts, EVERY], [*DECODERS, EVERY])
+    if name not in valid:
+        raise _unknown(name, valid)
+
+
+def valid_columns(
+    parts: Sequence[str] = LIBRISPEECH_PARTS, decoders: Sequence[str] = DECODERS
+) -> list[str]:
     """Every column name there is for a corpus with these parts."""
     names = list(RUN_HEADERS)
     for quantity in PART_HEADERS:
         for part in parts:
             names.append(f"{quantity}/{part}")
-            names.extend(f"{quantity}/{part}/{decoder}" for decoder in DECODERS)
+            names.extend(f"{quantity}/{part}/{decoder}" for decoder in decoders)
     return names
 
 
-def _unknown(name: str, parts: Sequence[str]) -> LightasrError:
-    nearest = get_close_matches(name, valid_columns(parts), n=1, cutoff=0.0)[0]
+def _unknown(name: str, valid: Sequence[str]) -> LightasrError:
+    nearest = get_close_matches(name, valid, n=1, cutoff=0.0)[0]
     return LightasrError(
         f"unknown column {name!r}: did you mean {nearest!r}? Columns are {', '.join(RUN_HEADERS)}, "
-        f"or {'|'.join(PART_HEADERS)}/<part>[/{'|'.join(DECODERS)}]"
+        f"or {'|'.join(PART_HEADERS)}/<part>[/{'|'.join(DECODERS)}], in a study's columns with "
+        f"{EVERY} for every test part or decoder"
     )

@@ -30,7 +30,7 @@ def study_table(plan: Plan, study: Study) -> StudyTable:
         title=study.spec.title,
         study=study.name,
         scale=study.scale,
-        columns=study.spec.columns,
+        columns=study.columns,
         rows=rows,
         source_digest=source_digest(),
         published={

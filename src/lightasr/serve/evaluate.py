@@ -1,86 +1,66 @@
-"""`lightasr evaluate`: error rates of a trained model on recordings listed in a TSV."""
+"""`lightasr evaluate`: error rates of a trained model on the recordings of a manifest."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lightasr.data.manifests import Entry, read_manifest
 from lightasr.errors import LightasrError
 from lightasr.progress import track
 from lightasr.score.wer import summarize, utterance_errors
 from lightasr.serve.recognizer import Recognizer
-from lightasr.text.normalize import normalize
+from lightasr.text.normalize import Normalizer
 
-COLUMNS = ("id", "speaker", "audio", "text")
 UTTERANCES_AT_ONCE = 64
 BOOTSTRAP_SAMPLES = 1000
+TOLD = 3
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A line of a manifest."""
-
-    id: str
-    speaker: str
-    audio: Path
-    text: str
-
-
-def read_manifest(path: Path) -> list[Entry]:
-    """Tab-separated `id speaker audio text` with a header; audio paths relative to the file."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise LightasrError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise LightasrError(f"{path}: not UTF-8 text: {error.reason}") from None
-    header = lines[0].split("\t") if lines else []
-    missing = [column for column in COLUMNS if column not in header]
-    if missing:
-        raise LightasrError(f"{path}: no column {', '.join(missing)} (tab-separated header)")
-    entries: dict[str, Entry] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        fields = line.split("\t")
-        if len(fields) != len(header):
-            raise LightasrError(f"{path}:{number}: {len(fields)} fields, expected {len(header)}")
-        row = dict(zip(header, fields, strict=True))
-        text = normalize(row["text"])
-        if not text:
-            raise LightasrError(f"{path}:{number}: '{row['id']}' has no text to compare with")
-        if row["id"] in entries:
-            raise LightasrError(f"{path}:{number}: id '{row['id']}' is there twice")
-        audio = path.parent / row["audio"]
-        if not audio.is_file():
-            raise LightasrError(f"{path}:{number}: no audio file {audio}")
-        entries[row["id"]] = Entry(row["id"], row["speaker"], audio, text)
-    if not entries:
-        raise LightasrError(f"{path}: no utterances in it")
-    return list(entries.values())
+def read_entries(path: Path, split: str | None = None) -> list[Entry]:
+    """The utterances of a manifest; error rates without those that are bad would mislead."""
+    rejected: list[tuple[str, str]] = []
+    entries = read_manifest(path, rejected, split)
+    if rejected:
+        told = "; ".join(f"{name}: {reason}" for name, reason in rejected[:TOLD])
+        raise LightasrError(f"{path}: {len(rejected)} bad utterances: {told}")
+    return entries
 
 
-def evaluate_manifest(recognizer: Recognizer, path: Path) -> dict[str, Any]:
-    """WER, CER, counts and seconds over all utterances of a manifest."""
-    entries = read_manifest(path)
+def _reference(entry: Entry, path: Path, normalize: Normalizer) -> str:
+    """What an utterance's hypothesis is compared with."""
+    text = normalize(entry.text)
+    if not text:
+        raise LightasrError(f"{path}: {entry.id}: no words to compare with in {entry.text!r}")
+    return text
+
+
+def evaluate_manifest(
+    recognizer: Recognizer, path: Path, split: str | None = None
+) -> dict[str, Any]:
+    """WER, CER, counts and seconds over all utterances of a manifest, or of a split of it."""
+    entries = read_entries(path, split)
+    normalize = Normalizer(recognizer.trained.config.text)
+    references = [_reference(entry, path, normalize) for entry in entries]
     hypotheses: list[str] = []
     audio_seconds: list[float] = []
     started = time.monotonic()
     with track(f"evaluate {path.name}", total=len(entries)) as bar:
         for first in range(0, len(entries), UTTERANCES_AT_ONCE):
             some = entries[first : first + UTTERANCES_AT_ONCE]
-            recordings = [list(recognizer.read(entry.audio)) for entry in some]
+            recordings = [
+                list(recognizer.read(entry.audio, entry.start, entry.seconds, entry.channel))
+                for entry in some
+            ]
             texts = recognizer.write_down([piece for pieces in recordings for piece in pieces])
             coming = iter(texts)
             for pieces in recordings:
                 found = [next(coming) for _ in pieces]
                 hypotheses.append(" ".join(text for text in found if text))
-                samples = sum(len(piece) for piece in pieces)
-                audio_seconds.append(samples / recognizer.sample_rate)
+                audio_seconds.append(sum(piece.seconds for piece in pieces))
             bar.update(len(some))
     seconds = time.monotonic() - started
     decoded = pd.DataFrame(
@@ -88,7 +68,7 @@ def evaluate_manifest(recognizer: Recognizer, path: Path) -> dict[str, Any]:
             "id": [entry.id for entry in entries],
             "speaker": [entry.speaker for entry in entries],
             "seconds": audio_seconds,
-            "reference": [entry.text for entry in entries],
+            "reference": references,
             "hypothesis": hypotheses,
         }
     )

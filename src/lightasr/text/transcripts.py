@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from lightasr.data.cuts import read_cuts
 from lightasr.errors import LightasrError
 
-CUTS = "cuts.jsonl.gz"
 FEATURES = "features/"
 
 
@@ -24,30 +21,13 @@ def training_transcripts(inputs: dict[str, Path]) -> Iterator[tuple[str, str]]:
 
 
 def read_transcripts(features: Path) -> Iterator[tuple[str, str]]:
-    """Id and text of every utterance in a folder of features; copies at other speeds are left out.
-
-    Plain JSON rather than lhotse: texts alone do not need the second its import takes.
-    """
-    path = features / CUTS
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if (transcript := _transcript(line, f"{path}:{number}")) is not None:
-                    yield transcript
-    except FileNotFoundError:
-        raise LightasrError(f"{path}: no such file; run the stage `features` first") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise LightasrError(f"{path}: not readable: {error}") from error
-
-
-def _transcript(line: str, where: str) -> tuple[str, str] | None:
-    try:
-        cut = json.loads(line)
-        if "speed" in (cut.get("custom") or {}):
-            return None
-        (supervision,) = cut["supervisions"]
-        return str(cut["id"]), str(supervision["text"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise LightasrError(
-            f"{where}: expected a cut with one supervision that has a text ({error!r})"
-        ) from None
+    """Id and text of each utterance of a folder of features, without copies at other speeds."""
+    for where, cut in read_cuts(features):
+        try:
+            (supervision,) = cut["supervisions"]
+            transcript = str(cut["id"]), str(supervision["text"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise LightasrError(
+                f"{where}: expected a cut with one supervision that has a text ({error!r})"
+            ) from None
+        yield transcript
