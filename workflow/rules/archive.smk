@@ -13,10 +13,13 @@ rule fetch_part:
         "data/archives/{id}/run.json",
     log:
         "logs/archive/{id}.log",
-    threads: PLAN.threads("archive")
+    # One connection needs no second core; voices are synthesised on all there are.
+    threads: lambda wildcards: 1 if PLAN.jobs[wildcards.id].places else PLAN.threads("archive")
     resources:
         mem_mb=2000,
-        runtime=60,
+        # Minutes: an hour, and the time a line of 1 MB/s takes.
+        runtime=lambda wildcards: 60
+        + (PLAN.jobs[wildcards.id].places.get("bytes") or 0) // 60_000_000,
     params:
         options=PLAN.options,
     shell:
