@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -93,8 +94,32 @@ def add_stage(command: str, stage: str, what: str) -> None:
         execute(plan, plan.job(stage, job))
 
 
+@app.command()
+def fetch(
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            help="Directory name of one archive (default: all of the plan).", metavar="ID"
+        ),
+    ] = None,
+    scale: Scale = None,
+    study: Studies = None,
+) -> None:
+    """Make or download archives; a second call goes on where a first one stopped.
+
+    Example: `lightasr fetch --scale librispeech-100`
+    """
+    from lightasr.data.archives import fetch_all
+    from lightasr.stage import execute
+
+    plan = read_plan(scale, study)
+    if job is None:
+        fetch_all(plan)
+    else:
+        execute(plan, plan.job("archive", job))
+
+
 EXAMPLES = {
-    "archive": "sample-dev-clean-8b20aee546",
     "features": "dev-clean-fbank-bb20c5b919",
     "tokenizer": "char-7d9a07e231",
     "lm": "4gram-ce31e0e1ab",
@@ -103,7 +128,6 @@ EXAMPLES = {
     "score": "lstm",
 }
 for _command, _stage, _what in [
-    ("fetch", "archive", "Make or download one archive of a corpus."),
     ("features", "features", "Compute the features of one part."),
     ("tokenizer", "tokenizer", "Make the symbols that a model writes."),
     ("lm", "lm", "Build an n-gram language model."),
@@ -241,8 +265,11 @@ def transcribe(
 def evaluate(
     run: RunName,
     manifest: Annotated[
-        Path, typer.Option(help="TSV with columns id, speaker, audio, text; audio beside it.")
+        Path, typer.Option(help="A TSV, a Kaldi data directory or one of lhotse's manifests.")
     ],
+    split: Annotated[
+        str | None, typer.Option(help="Lines of the TSV, or which of lhotse's manifests.")
+    ] = None,
     decoder: Decoder = "greedy",
     scale: Scale = None,
     json_out: Annotated[
@@ -255,7 +282,7 @@ def evaluate(
     """
     from lightasr.serve.evaluate import evaluate_manifest, summary_text
 
-    result = evaluate_manifest(find_recognizer(run, decoder, scale), manifest)
+    result = evaluate_manifest(find_recognizer(run, decoder, scale), manifest, split)
     if json_out is not None:
         from lightasr.files import write_atomically
 
@@ -267,6 +294,30 @@ def find_recognizer(run: str, decoder: str, scale: str | None) -> Recognizer:
     from lightasr.serve.recognizer import load_recognizer
 
     return load_recognizer(read_plan(scale), run, decoder)
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+data = typer.Typer(no_args_is_help=True)
+app.add_typer(data, name="data", help="What the corpora hold.")
+
+
+@data.command("report")
+def data_report(scale: Scale = None, study: Studies = None, as_json: AsJson = False) -> None:
+    """Sizes, words, duplicates and oddities of all parts; also as a page with histograms.
+
+    Example: `lightasr data report --scale sample`
+    """
+    from lightasr.data.report import numbers, page, text
+
+    the_plan = read_plan(scale, study)
+    found = numbers.data_report(the_plan)
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+        return
+    out = the_plan.project / "results" / "report" / f"data-{the_plan.scale}.html"
+    page.write_data_page(found, out)
+    print(f"{text.report_text(found)}\n\nThe page: {out}")
 
 
 # --- benchmarks ---------------------------------------------------------------------------------
@@ -283,6 +334,8 @@ def bench_all(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is None:
         bench_plan()
+        bench_features()
+        bench_data()
         bench_train()
 
 
@@ -317,3 +370,30 @@ def bench_train(scale: Scale = None, json_out: BenchOut = None) -> None:
     the_plan = read_plan(scale)
     out = json_out or the_plan.project / "results" / "bench" / "train.json"
     print(write_results("train", training.TITLE, training.rows(the_plan), out))
+
+
+@bench.command("features")
+def bench_features(scale: Scale = None, json_out: BenchOut = None) -> None:
+    """Our features stage beside lhotse's: same recordings, same number of processes.
+
+    Example: `lightasr bench features`
+    """
+    from lightasr.bench import features
+    from lightasr.bench.results import write_results
+
+    the_plan = read_plan(scale)
+    out = json_out or the_plan.project / "results" / "bench" / "features.json"
+    print(write_results("features", features.TITLE, features.rows(the_plan), out))
+
+
+@bench.command("data")
+def bench_data(json_out: BenchOut = None) -> None:
+    """Loading, splitting and planning batches at LibriSpeech's size, beside lhotse's sampler.
+
+    Example: `lightasr bench data --json data.json`
+    """
+    from lightasr.bench import data
+    from lightasr.bench.results import write_results
+
+    out = json_out or project_root() / "results" / "bench" / "data.json"
+    print(write_results("data", data.TITLE, data.rows(), out))

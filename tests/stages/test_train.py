@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import json
+import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +16,10 @@ from torch.amp.grad_scaler import GradScaler
 
 from lightasr import schema
 from lightasr.data.batches import Batch, Utterance
+from lightasr.data.cuts import CUTS
 from lightasr.errors import LightasrError, RetryError
 from lightasr.invalid import Layer, check
+from lightasr.models.trained import Trained
 from lightasr.train import loop
 from lightasr.train.corpus import TrainingCorpus
 from lightasr.train.loop import Trainer, stopping_on_signals
@@ -198,6 +203,72 @@ def test_utterances_too_short_for_their_transcript_are_told_once(
     assert trainer.at.skipped == 0
     told = f"{aside} utterances set aside: too short for their transcript"
     assert capsys.readouterr().err.count(told) == 1
+
+
+def rewritten(
+    inputs: dict[str, Path], folder: Path, texts: list[str], part: str = ""
+) -> dict[str, Path]:
+    """The same inputs, but other transcripts of the first utterances of each part, or of one."""
+    changed = dict(inputs)
+    for name, path in inputs.items():
+        if name.startswith(f"features/{part}"):
+            changed[name] = folder / path.name
+            shutil.copytree(path, changed[name])
+            lines = gzip.decompress((path / CUTS).read_bytes()).splitlines()
+            for i, text in enumerate(texts):
+                cut = json.loads(lines[i])
+                cut["supervisions"][0]["text"] = text
+                lines[i] = json.dumps(cut).encode()
+            (changed[name] / CUTS).write_bytes(gzip.compress(b"\n".join(lines)))
+    return changed
+
+
+def test_what_the_tokenizer_cannot_write_is_not_trained_on_but_decoded(
+    tone_inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """It has a word error rate in the dev part, but no loss."""
+    inputs = rewritten(tone_inputs, tmp_path, ["CAFÉ", "?!", "ÉTÉ"], "train-clean-100")
+    inputs |= rewritten(inputs, tmp_path, ["FÜNF"], "dev-clean")
+    trainer = Trainer(slices(epochs=1, average=0), inputs, work_folder(tmp_path, "work"))
+    assert trainer.corpus.set_aside == {
+        "characters outside the alphabet": 2,
+        "nothing left of their transcript": 1,
+        "characters outside the alphabet (dev part, from the loss alone)": 1,
+    }
+    assert len(trainer.corpus.utterances) == 40 - 3
+    assert trainer.corpus.dev[0].text == "FÜNF"
+    result = trainer.validate()
+    assert 0 < result.dev_loss < 100
+    assert result.dev_wer > 0
+
+
+def test_a_dev_part_without_any_loss_is_refused(
+    tone_inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    inputs = rewritten(tone_inputs, tmp_path, ["ÉTÉ"] * 8, "dev-clean")
+    with pytest.raises(LightasrError, match="no utterance of 8 of the dev part has a loss: 8 char"):
+        Trainer(slices(), inputs, work_folder(tmp_path, "work"))
+
+
+def test_a_model_normalised_by_speaker_is_trained_and_used_with_speakers_statistics(
+    tone_inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    tree = slices(epochs=1, average=0).model_dump(mode="json")
+    tree["model"]["normalize"] = "speaker"
+    config = check(schema.TrainSlice, tree, [Layer("test", None, tree)])
+    trainer = Trainer(config, tone_inputs, work_folder(tmp_path, "work"))
+    trainer.fit()
+    dev = trainer.corpus.dev
+    assert {utterance.speaker for utterance in dev} == {"5"}
+    whole = torch.cat([trainer.corpus.store.load(utterance) for utterance in dev])
+    torch.testing.assert_close(whole.mean(0), torch.zeros(16), atol=0.02, rtol=0)
+    torch.testing.assert_close(whole.std(0), torch.ones(16), atol=0.02, rtol=0)
+
+    trained = Trained(config, trainer.model.eval(), trainer.corpus.tokenizer, trainer.device)
+    (utterance, logp_tv), *_ = trained.score_utterances(dev, batch_seconds=60)
+    alone = trainer.corpus.store.collate([utterance])
+    expected, _ = trained.log_probs(alone.features_btf, alone.lengths_b)
+    torch.testing.assert_close(logp_tv, expected[0], atol=1e-4, rtol=0)
 
 
 def poison(trainer: Trainer, utterance: str | None = None) -> None:

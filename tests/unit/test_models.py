@@ -67,7 +67,7 @@ def test_every_encoder_of_the_registry_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=str)
-@pytest.mark.parametrize("normalize", ["global", "utterance"])
+@pytest.mark.parametrize("normalize", ["global", "speaker", "utterance"])
 def test_log_probs_do_not_depend_on_batch_mates(encoder: dict, normalize: str) -> None:
     model = make(encoder, normalize=normalize).eval()
     features, lengths = batch([41, 23, 8, 60])
@@ -187,6 +187,12 @@ def test_utterance_normalisation_gives_zero_mean_and_unit_variance() -> None:
         valid = normed[i, :length]
         torch.testing.assert_close(valid.mean(0), torch.zeros(MELS), atol=1e-4, rtol=0)
         torch.testing.assert_close(valid.var(0, correction=0), torch.ones(MELS), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["speaker", "none"])
+def test_what_is_normalised_before_or_not_at_all_is_left_as_it_is(kind: str) -> None:
+    features, lengths = batch([30, 12])
+    assert torch.equal(Normalizer(kind, MELS)(features, lengths), features)
 
 
 def test_measured_normalisation_is_that_of_all_frames_together() -> None:

@@ -5,47 +5,61 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice, pairwise
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from lhotse import CutSet, MonoCut
+from lhotse.features.io import LilcomChunkyReader
 from torch import Tensor
 
+from lightasr import schema
+from lightasr.data.cuts import FEATURES, SPEAKERS, named, read_cuts
+from lightasr.data.moments import Moments, read_speakers
 from lightasr.errors import LightasrError
-from lightasr.text.tokenizers import Tokenizer
+from lightasr.text.normalize import Normalizer
+from lightasr.text.tokenizers import NO_TOKENS, Tokenizer, Tokens
 
 # Features of a small corpus stay in memory after the first epoch; a large one is read as it goes.
 CACHE_BYTES = 1 << 30
+# How far an utterance may stand from its place by length, so that no two epochs' batches are the
+# same. The wider, the more padding: at this width it is less than a twentieth.
+BLUR = 0.05
+READ_AT_ONCE = 10_000
+TOLD = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Utterance:
     """What planning needs to know of an utterance; its features stay on disk."""
 
-    cut: MonoCut
+    id: str
+    speaker: str
     seconds: float
+    frames: int
     text: str
-    tokens: list[int]
-
-    @property
-    def id(self) -> str:
-        return str(self.cut.id)
-
-    @property
-    def speaker(self) -> str:
-        return str(self.cut.supervisions[0].speaker)
-
-    @property
-    def frames(self) -> int:
-        return int(self.cut.num_frames)
+    """As `text` of the configuration writes it; empty where nothing is left of it."""
+    tokens: Tokens
+    """Empty where no tokenizer was asked, or where it has no symbol for a character."""
+    directory: Path
+    storage_key: str
+    speed: float
 
     @property
     def least_outputs(self) -> int:
         """Output frames CTC needs: one a symbol, and a blank between equal neighbours."""
-        repeats = sum(a == b for a, b in zip(self.tokens, self.tokens[1:], strict=False))
-        return len(self.tokens) + repeats
+        tokens = self.tokens
+        return len(tokens) + int(np.count_nonzero(tokens[1:] == tokens[:-1]))
+
+    def unfit(self, outputs: int) -> str | None:
+        """Why CTC has no loss for its transcript over so many output frames; None if it has."""
+        if not self.text:
+            return "nothing left of their transcript"
+        if not len(self.tokens):
+            return "characters outside the alphabet"
+        return "too short for their transcript" if outputs < self.least_outputs else None
 
 
 @dataclass(frozen=True)
@@ -82,19 +96,56 @@ class Batch:
         return [utterance.id for utterance in self.utterances]
 
 
-def read_utterances(directories: Sequence[Path], tokenizer: Tokenizer) -> list[Utterance]:
+def read_utterances(
+    directories: Sequence[Path], text: schema.Text, tokenizer: Tokenizer | None = None
+) -> list[Utterance]:
     """All utterances of some features directories, in the order of their ids."""
-    found = []
+    normalize = Normalizer(text)
+    found: list[Utterance] = []
     for directory in directories:
-        for cut in CutSet.from_jsonl_lazy(directory / "cuts.jsonl.gz"):
-            cut = cut.with_features_path_prefix(directory)
-            text = cut.supervisions[0].text
-            try:
-                tokens = tokenizer.encode(text)
-            except LightasrError as error:
-                raise LightasrError(f"{directory}: {cut.id}: {error}") from None
-            found.append(Utterance(cut, cut.duration, text, tokens))
-    return sorted(found, key=lambda utterance: utterance.id)
+        cuts = read_cuts(directory, copies=True)
+        while some := [_fields(cut, where) for where, cut in islice(cuts, READ_AT_ONCE)]:
+            texts = [normalize(spoken) for spoken, _ in some]
+            tokens = [NO_TOKENS] * len(texts) if tokenizer is None else tokenizer.encode_all(texts)
+            found += [
+                Utterance(text=said, tokens=ids, directory=directory, **fields)
+                for (_, fields), said, ids in zip(some, texts, tokens, strict=True)
+            ]
+    return sorted(found, key=attrgetter("id"))
+
+
+def read_held_out(
+    directory: Path, text: schema.Text, tokenizer: Tokenizer | None = None
+) -> list[Utterance]:
+    """All utterances of a part that is decoded and scored; only a loss needs the tokenizer."""
+    utterances = read_utterances([directory], text, tokenizer)
+    empty = [utterance.id for utterance in utterances if not utterance.text]
+    if empty:
+        raise LightasrError(
+            f"{directory}: `text` leaves nothing of {len(empty)} transcripts: "
+            f"{', '.join(empty[:TOLD])}{', ...' if len(empty) > TOLD else ''}; an utterance "
+            "without words has no error rate, leave it out of the part"
+        )
+    return utterances
+
+
+def _fields(cut: dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """The transcript as the corpus spells it, and what else an utterance takes from its cut."""
+    try:
+        (supervision,) = cut["supervisions"]
+        return supervision["text"], {
+            "id": cut["id"],
+            "speaker": supervision["speaker"],
+            "seconds": cut["duration"],
+            "frames": cut["features"]["num_frames"],
+            "storage_key": cut["features"]["storage_key"],
+            "speed": (cut.get("custom") or {}).get("speed", 1.0),
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise LightasrError(
+            f"{where}: expected a cut with features and one supervision with text and speaker "
+            f"({error!r})"
+        ) from None
 
 
 def plan_batches(
@@ -105,15 +156,17 @@ def plan_batches(
     Padding counts: a batch costs its longest utterance times its size.
     """
     if order is None:
-        order = sorted(range(len(seconds)), key=lambda i: (seconds[i], i))
+        order = np.argsort(np.asarray(seconds), kind="stable").tolist()
     batches: list[list[int]] = []
+    batch: list[int] = []
     longest = 0.0
     for i in order:
         longest = max(longest, seconds[i])
-        if batches and longest * (len(batches[-1]) + 1) <= batch_seconds:
-            batches[-1].append(i)
+        if batch and longest * (len(batch) + 1) <= batch_seconds:
+            batch.append(i)
         else:
-            batches.append([i])
+            batch = [i]
+            batches.append(batch)
             longest = seconds[i]
     return batches
 
@@ -134,41 +187,77 @@ def plan_epoch(
     if order == "sortagrad" and epoch == 0:
         return plan_batches(seconds, batch_seconds)
     random = np.random.default_rng([seed, epoch])
-    blurred = np.asarray(seconds) * random.uniform(0.9, 1.1, len(seconds))
+    blurred = np.asarray(seconds) * random.uniform(1 - BLUR, 1 + BLUR, len(seconds))
     batches = plan_batches(seconds, batch_seconds, np.argsort(blurred, kind="stable").tolist())
     random.shuffle(batches)
     return batches
 
 
 def deal(batch: Sequence[int], seconds: Sequence[float], parts: int) -> list[list[int]]:
-    """A batch cut into parts of about equal length and size; a part may be empty."""
-    ordered = sorted(batch, key=lambda i: (-seconds[i], i))
-    return [ordered[part::parts] for part in range(parts)]
+    """A batch cut into parts, of about equal size and from short to long; a part may be empty.
+
+    Utterances of like length share a part, which saves padding; where sizes differ the parts with
+    shorter utterances have one more, so that all take about equally long.
+    """
+    ordered = sorted(batch, key=seconds.__getitem__)
+    size, left = divmod(len(ordered), parts)
+    starts = [part * size + min(part, left) for part in range(parts + 1)]
+    return [ordered[start:end] for start, end in pairwise(starts)]
 
 
 class FeatureStore:
-    """Loads features of utterances, keeping those of a small corpus in memory."""
+    """Loads features of utterances, keeping those of a small corpus in memory.
 
-    def __init__(self) -> None:
-        self.kept: dict[str, Tensor] = {}
+    With `by_speaker`, each speaker's have mean 0 and variance 1 over all that he or she says in a
+    part: `model.normalize: speaker`.
+    """
+
+    def __init__(self, by_speaker: bool = False) -> None:
+        self.by_speaker = by_speaker
+        self.speakers: dict[Path, dict[str, Moments]] = {}
+        self.kept: dict[tuple[Path, str], Tensor] = {}
         self.bytes = 0
 
     def load(self, utterance: Utterance) -> Tensor:
-        features = self.kept.get(utterance.id)
+        where = utterance.directory, utterance.storage_key
+        features = self.kept.get(where)
         if features is None:
-            try:
-                features = torch.from_numpy(utterance.cut.load_features())
-            except (OSError, ValueError, RuntimeError) as error:
-                path = utterance.cut.features.storage_path
-                raise LightasrError(f"{path}: cannot read '{utterance.id}': {error}") from None
+            features = self._read(utterance)
+            if self.by_speaker:
+                features = self._moments(utterance).normalize(features)
             if self.bytes + features.nbytes <= CACHE_BYTES:
-                self.kept[utterance.id] = features
+                self.kept[where] = features
                 self.bytes += features.nbytes
         return features
 
+    def _read(self, utterance: Utterance) -> Tensor:
+        path = utterance.directory / FEATURES
+        try:
+            frames = LilcomChunkyReader(path).read(utterance.storage_key)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise LightasrError(f"{path}: cannot read '{utterance.id}': {error}") from None
+        if len(frames) != utterance.frames:
+            raise LightasrError(
+                f"{path}: '{utterance.id}' has {len(frames)} frames, its manifest says "
+                f"{utterance.frames}; delete {utterance.directory} to have it made again"
+            )
+        return torch.from_numpy(frames)
+
+    def _moments(self, utterance: Utterance) -> Moments:
+        directory, speaker = utterance.directory, named(utterance.speaker, utterance.speed)
+        if directory not in self.speakers:
+            self.speakers[directory] = read_speakers(directory)
+        try:
+            return self.speakers[directory][speaker]
+        except KeyError:
+            raise LightasrError(
+                f"{directory / SPEAKERS}: no speaker '{speaker}', but '{utterance.id}' is "
+                f"theirs; delete {directory} to have it made again"
+            ) from None
+
     def collate(self, utterances: list[Utterance]) -> Batch:
         features = [self.load(utterance) for utterance in utterances]
-        tokens = [torch.tensor(u.tokens, dtype=torch.long) for u in utterances]
+        tokens = [torch.from_numpy(u.tokens.astype(np.int64)) for u in utterances]
         return Batch(
             features_btf=torch.nn.utils.rnn.pad_sequence(features, batch_first=True),
             lengths_b=torch.tensor([len(f) for f in features]),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightasr import schema
-from lightasr.data.batches import Utterance, read_utterances
+from lightasr.data.batches import Utterance, read_held_out
 from lightasr.decode.beam import BeamDecoder, Tuning, Weights
 from lightasr.decode.greedy import greedy
 from lightasr.models.trained import Trained, load_trained
@@ -39,7 +39,7 @@ def run(
         for name, directory in inputs.items():
             if name.startswith("features/"):
                 part = name.removeprefix("features/")
-                scored[part], model_seconds[part] = score_part(trained, directory)
+                scored[part], model_seconds[part] = score_part(trained, directory, config.text)
                 bar.update(len(scored[part]), part=part)
 
     report: dict[str, Any] = {"tuned": None, "surface": [], "parts": {part: {} for part in scored}}
@@ -62,9 +62,9 @@ def run(
     return {"device": str(trained.device)}
 
 
-def score_part(trained: Trained, directory: Path) -> tuple[Scored, float]:
+def score_part(trained: Trained, directory: Path, text: schema.Text) -> tuple[Scored, float]:
     """Log-probabilities of a part's utterances, and the seconds the model took."""
-    utterances = read_utterances([directory], trained.tokenizer)
+    utterances = read_held_out(directory, text)
     started = time.monotonic()
     scored = list(trained.score_utterances(utterances, BATCH_SECONDS))
     seconds = time.monotonic() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lightasr import schema
+from lightasr.data.moments import Moments
 from lightasr.errors import LightasrError
 from lightasr.models.layers import valid_mask
 from lightasr.models.registry import component
@@ -26,18 +28,14 @@ class Normalizer(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
-    @torch.no_grad()
-    def measure(self, utterances: list[Tensor]) -> None:
+    def measure(self, utterances: Iterable[Tensor]) -> None:
         """Take mean and standard deviation from features (T, F) of training utterances."""
-        sample = [x_tf.double() for x_tf in utterances]
-        frames = sum(len(x_tf) for x_tf in sample)
-        mean_f = torch.stack([x_tf.sum(0) for x_tf in sample]).sum(0) / frames
-        spread = torch.stack([((x_tf - mean_f) ** 2).sum(0) for x_tf in sample])
-        self.mean.copy_(mean_f)
-        self.std.copy_((spread.sum(0) / frames).sqrt().clamp(min=1e-3))
+        moments = Moments.of(utterances)
+        self.mean.copy_(moments.mean_f)
+        self.std.copy_(moments.std_f)
 
     def forward(self, x_btf: Tensor, lengths_b: Tensor) -> Tensor:
-        if self.kind == "none":
+        if self.kind in {"none", "speaker"}:  # a speaker's moments are known where data is read
             return x_btf
         if self.kind == "global":
             return (x_btf - self.mean) / self.std

@@ -27,6 +27,11 @@ class Trained:
     tokenizer: Tokenizer
     device: torch.device
 
+    @property
+    def by_speaker(self) -> bool:
+        """Whether features are normalised by speaker before the model reads them."""
+        return self.config.model.normalize == "speaker"
+
     @torch.no_grad()
     def log_probs(self, features_btf: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
         logp_btv, lengths_b = self.model(features_btf.to(self.device), lengths_b.to(self.device))
@@ -36,7 +41,7 @@ class Trained:
         self, utterances: list[Utterance], batch_seconds: float
     ) -> Iterator[tuple[Utterance, Tensor]]:
         """Log-probabilities (T, V) of each utterance, shortest first."""
-        store = FeatureStore()
+        store = FeatureStore(by_speaker=self.by_speaker)
         batches = plan_batches([utterance.seconds for utterance in utterances], batch_seconds)
         for batch in store.stream(utterances, batches):
             logp_btv, lengths_b = self.log_probs(batch.features_btf, batch.lengths_b)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightasr.data.audio import Samples, read_blocks
 from lightasr.data.batches import plan_batches
-from lightasr.data.features import fbank
+from lightasr.data.moments import Moments
+from lightasr.data.spectra import compute_features
 from lightasr.decode.beam import BeamDecoder, Weights
 from lightasr.decode.greedy import greedy
 from lightasr.errors import LightasrError
@@ -26,8 +29,19 @@ QUIET_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A stretch of a recording that the model can take: features (T, F)."""
+
+    x_tf: Tensor
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Recognizer:
-    """Writes down recordings of any length."""
+    """Writes down recordings of any length.
+
+    To a model whose features are normalised by speaker, each recording that is read counts as one.
+    """
 
     trained: Trained
     beam: BeamDecoder | None
@@ -36,22 +50,42 @@ class Recognizer:
     def sample_rate(self) -> int:
         return self.trained.config.features.sample_rate
 
-    def read(self, path: Path) -> Iterator[Samples]:
-        """A file's recording in pieces that the model can take, in bounded memory."""
-        return pieces(read_blocks(path, self.sample_rate, LONGEST_SECONDS), self.sample_rate)
+    def read(
+        self,
+        path: Path,
+        start: float = 0.0,
+        seconds: float | None = None,
+        channel: int | None = None,
+    ) -> Iterator[Piece]:
+        """A file's recording, or a segment of it, in pieces for the model, in bounded memory."""
+        stretch = partial(self._pieces, path, start, seconds, channel)
+        if not self.trained.by_speaker:
+            return stretch()
+        # Mean and variance are known at the end only, so it is read twice.
+        voice = Moments.of(piece.x_tf for piece in stretch())
+        return (Piece(voice.normalize(piece.x_tf), piece.seconds) for piece in stretch())
 
-    def write_down(self, recordings: Sequence[Samples]) -> list[str]:
+    def _pieces(
+        self, path: Path, start: float, seconds: float | None, channel: int | None
+    ) -> Iterator[Piece]:
+        blocks = read_blocks(path, self.sample_rate, LONGEST_SECONDS, start, seconds, channel)
+        for samples in pieces(blocks, self.sample_rate):
+            try:
+                x_tf = compute_features(samples, self.trained.config.features)
+            except LightasrError as error:
+                raise LightasrError(f"{path}: {error}") from None
+            yield Piece(x_tf, len(samples) / self.sample_rate)
+
+    def write_down(self, pieces: Sequence[Piece]) -> list[str]:
         """The text of each piece; pieces of like length go through the model together."""
-        seconds = [len(samples) / self.sample_rate for samples in recordings]
-        texts = [""] * len(recordings)
-        for batch in plan_batches(seconds, BATCH_SECONDS):
-            found = self._write_down_batch([recordings[i] for i in batch])
+        texts = [""] * len(pieces)
+        for batch in plan_batches([piece.seconds for piece in pieces], BATCH_SECONDS):
+            found = self._write_down_batch([pieces[i].x_tf for i in batch])
             for i, text in zip(batch, found, strict=True):
                 texts[i] = text
         return texts
 
-    def _write_down_batch(self, recordings: list[Samples]) -> list[str]:
-        features = [fbank(samples, self.trained.config.features) for samples in recordings]
+    def _write_down_batch(self, features: list[Tensor]) -> list[str]:
         padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
         lengths = torch.tensor([len(x) for x in features])
         logp_btv, lengths_b = self.trained.log_probs(padded, lengths)

@@ -32,7 +32,7 @@ def validate(
     batch_seconds: float,
     device: torch.device,
 ) -> DevResult:
-    """Greedy decoding of `utterances` as the model stands."""
+    """Greedy decoding of `utterances` as the model stands; the loss is of those that have one."""
     model.eval()
     batches = plan_batches([utterance.seconds for utterance in utterances], batch_seconds)
     references: list[str] = []
@@ -40,9 +40,17 @@ def validate(
     loss = symbols = 0.0
     for batch in store.stream(utterances, batches):
         logp_btv, lengths_b = model(batch.features_btf.to(device), batch.lengths_b.to(device))
-        targets = batch.targets_bu.to(device), batch.target_lengths_b.to(device)
-        loss += ctc_loss(logp_btv, lengths_b, *targets).item()
-        symbols += float(batch.target_lengths_b.sum())
+        fit = [
+            i
+            for i, (utterance, outputs) in enumerate(
+                zip(batch.utterances, lengths_b.tolist(), strict=True)
+            )
+            if utterance.unfit(outputs) is None
+        ]
+        if fit:
+            targets = batch.targets_bu[fit].to(device), batch.target_lengths_b[fit].to(device)
+            loss += ctc_loss(logp_btv[fit], lengths_b[fit], *targets).item()
+            symbols += float(batch.target_lengths_b[fit].sum())
         references += [utterance.text for utterance in batch.utterances]
         hypotheses += greedy(logp_btv, lengths_b, tokenizer)
     return DevResult(
