@@ -204,6 +204,11 @@ class Features(Section):
         return math.floor(self.window_ms / 1000 * self.sample_rate)
 
     @property
+    def shift_samples(self) -> int:
+        """Samples from one frame to the next."""
+        return math.floor(self.shift_ms / 1000 * self.sample_rate)
+
+    @property
     def dim(self) -> int:
         """Numbers in a frame."""
         if self.kind == "spectrogram":
@@ -257,7 +262,8 @@ class Model(Section):
 
     normalize: Literal["global", "speaker", "utterance", "none"] = "global"
     """Mean and variance of the features: of the training parts, of all that a speaker says in a
-    part, of each utterance, or untouched."""
+    part (`transcribe` and `evaluate` know no speakers: of each recording), of each utterance, or
+    untouched."""
     frontend: choice(FRONTENDS) = {"name": "conv2d"}  # type: ignore[valid-type]
     """What turns features into the encoder's input, and shortens time."""
     encoder: choice(ENCODERS) = {"name": "ds2"}  # type: ignore[valid-type]

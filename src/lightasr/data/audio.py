@@ -40,6 +40,8 @@ class Speech:
     samples: Samples
     source_rate: int
     channels: int
+    digest: str
+    """Of the samples as they lie in their file: equal audio is known by it."""
 
 
 def read_audio(
@@ -69,14 +71,18 @@ def read_segment(
         frames = _seek(audio, start, seconds, name)
         chunks: list[Samples] = []
         done = 0
-        told = _flac_checksum(source, audio) if frames is None else None
-        for chunk in _chunks(audio, CHUNK_SECONDS * rate, name, channel, frames, told):
+        content = hashlib.md5(usedforsecurity=False)
+        for chunk in _chunks(audio, CHUNK_SECONDS * rate, name, channel, frames, content):
             done += len(chunk)
             if longest is not None and done > longest * rate:
                 raise LightasrError(f"{name}: longer than {longest:g} s: cut it into sentences")
             chunks.append(chunk)
+        if frames is None and _flac_checksum(source, audio) not in {None, content.digest()}:
+            raise LightasrError(
+                f"{name}: damaged: its {done} samples do not have the checksum its header tells"
+            )
         samples = _resample(np.concatenate(chunks), rate, sample_rate)
-        return Speech(samples, rate, audio.channels)
+        return Speech(samples, rate, audio.channels, content.hexdigest())
 
 
 def read_blocks(
@@ -150,7 +156,7 @@ def _check_length(log: str, name: str) -> None:
 def _flac_checksum(source: Path | BinaryIO, audio: soundfile.SoundFile) -> bytes | None:
     """MD5 of all samples as their encoder saw them: a FLAC file carries it, most others do not."""
     if (audio.format, audio.subtype) != ("FLAC", "PCM_16"):
-        return None
+        return None  # other widths would have to be packed as they were
     if isinstance(source, Path):
         with source.open("rb") as stream:
             head = stream.read(FLAC_HEAD_BYTES)
@@ -190,29 +196,30 @@ def _chunks(
     name: str,
     channel: int | None,
     frames: int | None,
-    checksum: bytes | None = None,
+    content: hashlib._Hash | None = None,
 ) -> Iterator[Samples]:
     """Mono samples, `size` at a time, of the next `frames`; None: of all that follow.
 
-    The header's length is checked, not trusted, and so is the `checksum` of 16-bit samples.
+    The header's length is checked, not trusted. All channels go into `content` as they were stored.
     """
     if channel is not None and channel >= audio.channels:
         raise LightasrError(
             f"{name}: no channel {channel}: it has {audio.channels}, counted from 0"
         )
     start, done = audio.tell(), 0
-    content = hashlib.md5(usedforsecurity=False)
+    sixteen_bits = audio.subtype == "PCM_16"
+    whole_numbers = audio.subtype.startswith("PCM_")
     while True:
         wanted = size if frames is None else min(size, frames - done)
         chunk = audio.read(wanted, dtype="float32", always_2d=True)
         if not len(chunk):
             break
-        if checksum is not None:
-            content.update((chunk * 2**15).astype("<i2").tobytes())
+        if content is not None:
+            content.update((chunk * 2**15).astype("<i2") if sixteen_bits else chunk)
         if audio.channels == 1:
             channel = 0
         mono = chunk.mean(axis=1) if channel is None else chunk[:, channel]
-        if not np.isfinite(mono).all():
+        if not (whole_numbers or np.isfinite(mono).all()):
             second = (start + done + int(np.argmin(np.isfinite(mono)))) / audio.samplerate
             raise LightasrError(f"{name}: a sample at {second:.2f} s is not a finite number")
         done += len(mono)
@@ -223,10 +230,6 @@ def _chunks(
     if done < expected:
         raise LightasrError(
             f"{name}: cut short or damaged: {done} of {expected} samples can be decoded"
-        )
-    if checksum is not None and content.digest() != checksum:
-        raise LightasrError(
-            f"{name}: damaged: its {done} samples do not have the checksum that its header tells"
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from lightasr.errors import LightasrError
 from lightasr.progress import Bar
 
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 15  # tarfile copies what it has not given out yet: more is slower
 AUDIO, TRANSCRIPTS = ".flac", ".trans.txt"
 
 Rejected = list[tuple[str, str]]
