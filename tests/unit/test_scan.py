@@ -164,3 +164,20 @@ def test_unknown_names_are_errors_with_the_known_ones() -> None:
 
 def test_every_cell_has_a_reference() -> None:
     assert set(REFERENCE) == cpu.CELLS
+
+
+@pytest.mark.parametrize(("theirs", "cell"), [("LiGRU", "ligru"), ("SLiGRU", "sligru")])
+@pytest.mark.parametrize("kernel", ["numba", "reference"])
+def test_one_direction_is_speechbrains(theirs: str, cell: str, kernel: str) -> None:
+    """With its weights and in evaluation, where its batch norm does not count padding."""
+    recurrent = pytest.importorskip("speechbrain.nnet.RNN")
+    torch.manual_seed(0)
+    model = getattr(recurrent, theirs)(hidden_size=24, input_shape=(3, 20, 16)).eval()
+    x_bti = torch.randn(3, 20, 16)
+    layer = model.rnn[0]
+    with torch.no_grad():
+        expected, _ = model(x_bti)
+        product = layer.w(x_bti)
+        gates = layer.norm(product.flatten(0, 1)).view_as(product).transpose(0, 1)[:, None]
+        states = scan(cell, gates, layer.u.weight.T[None], torch.zeros(1, 3, 24), kernel=kernel)
+    torch.testing.assert_close(states[:, 0].transpose(0, 1), expected, atol=1e-5, rtol=0)
