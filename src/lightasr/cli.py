@@ -328,7 +328,7 @@ app.add_typer(bench, name="bench")
 
 @bench.callback()
 def bench_all(context: typer.Context) -> None:
-    """Measure this machine, side by side; without a name, every benchmark into `results/bench/`.
+    """Measure this machine, side by side; without a name, all but `kernels`, into `results/bench/`.
 
     Example: `lightasr bench`
     """
@@ -397,3 +397,36 @@ def bench_data(json_out: BenchOut = None) -> None:
 
     out = json_out or project_root() / "results" / "bench" / "data.json"
     print(write_results("data", data.TITLE, data.rows(), out))
+
+
+@bench.command("kernels")
+def bench_kernels(
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute.")] = "cpu",
+    case: Annotated[
+        str | None,
+        typer.Option(help="Only cases with this in their name.", metavar="SUBSTRING"),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="The whole grid (it takes long), not a short selection.")
+    ] = False,
+    json_out: Annotated[
+        Path | None,
+        typer.Option("--json", help="Default: results/bench/kernels-<device>.json.", metavar="OUT"),
+    ] = None,
+) -> None:
+    """Recurrent layers of ours with each kernel, beside torch's and SpeechBrain's.
+
+    Example: `lightasr bench kernels --device cpu --case "B16 T400"`
+    """
+    from lightasr.bench import kernels
+    from lightasr.bench.results import write_results
+    from lightasr.files import write_atomically
+
+    cases = kernels.choose_cases(device, case, full)
+    out = json_out or project_root() / "results" / "bench" / f"kernels-{device}.json"
+    for rows, machine in kernels.measure(cases, device):
+        # Case by case: the grid takes long, and what is measured should be there if it is stopped.
+        table = write_results("kernels", kernels.TITLE, rows, out, also=machine)
+    print(table)
+    if (picture := kernels.figure(cases, rows)) is not None:
+        write_atomically(out.with_suffix(".svg"), picture)

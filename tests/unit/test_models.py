@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,16 +14,16 @@ from torch import Tensor, nn
 from lightasr import schema
 from lightasr.errors import LightasrError
 from lightasr.invalid import Layer, check
-from lightasr.kernels.reference import ligru_scan
 from lightasr.models.asr import AcousticModel, Normalizer, load_model, save_model
-from lightasr.models.encoders.ds2 import reversed_in_time
 from lightasr.models.init import init_xavier
 from lightasr.models.layers import MaskedBatchNorm, subsampled, valid_mask
 from lightasr.models.mixers.mhsa import rotary
+from lightasr.models.recurrent.directions import reversed_in_time
 
 MELS, SYMBOLS = 16, 7
+UNITS = get_args(schema.ENCODERS["ds2"].model_fields["unit"].annotation)
 ENCODERS = [
-    *({"name": "ds2", "unit": unit} for unit in ("lstm", "gru", "ligru")),
+    *({"name": "ds2", "unit": unit} for unit in UNITS),
     {"name": "ds2", "unit": "ligru", "bidirectional": False},
     {"name": "ds2", "unit": "lstm", "combine": "concat"},
     *({"name": "ds2", "unit": "ligru", "norm": norm} for norm in ("layer", "none")),
@@ -31,7 +32,7 @@ ENCODERS = [
 
 
 def config(encoder: dict, **model: object) -> schema.Model:
-    small = {"dim": 16, "layers": 2, "dropout": 0.0}
+    small = {"dim": 24, "layers": 2, "dropout": 0.0}
     if encoder["name"] == "transformer":
         small["feedforward"] = 32
         mixer = {"name": encoder["mixer"], "dropout": 0.0}
@@ -151,27 +152,6 @@ def test_batch_norm_is_torchs_over_the_valid_frames() -> None:
     torch.testing.assert_close(ours.eval()(x, valid)[valid], torchs.eval()(x[valid]))
 
 
-def test_ligru_scan_is_its_equation() -> None:
-    gates, weight, state = torch.randn(6, 2, 3, 8), torch.randn(2, 4, 8), torch.randn(2, 3, 4)
-    states = ligru_scan(gates, weight, state)
-    for direction in range(2):
-        h = state[direction]
-        for t in range(6):
-            v = gates[t, direction] + h @ weight[direction]
-            z, c = torch.sigmoid(v[:, 4:]), torch.relu(v[:, :4])
-            h = z * h + (1 - z) * c
-            torch.testing.assert_close(states[t, direction], h)
-
-
-def test_ligru_scan_passes_gradcheck() -> None:
-    torch.manual_seed(3)
-    tensors = [
-        torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-        for shape in ((4, 2, 2, 6), (2, 3, 6), (2, 2, 3))
-    ]
-    assert torch.autograd.gradcheck(ligru_scan, tensors)
-
-
 def test_rotary_products_depend_on_the_distance_alone() -> None:
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
     products = rotary(q.expand(1, 1, 12, 8)) @ rotary(k.expand(1, 1, 12, 8)).transpose(-1, -2)
@@ -215,12 +195,17 @@ def test_xavier_draws_each_gate_by_what_it_joins(encoder: dict) -> None:
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) == (parameter.dim() == 1), name
     expected = {
-        "lstm": ("directions.0.weight_ih_l0", inputs, 96),
-        "gru": ("directions.0.weight_hh_l0", 96, 96),
-        "ligru": ("recurrent_dhg", 96, 96),
+        "lstm": ("units.0.cell.weight_ih_l0", inputs, 96),
+        "gru": ("units.0.cell.weight_hh_l0", 96, 96),
+        "img": ("units.0.recurrent_gh", 96, 96),
+        "parallel_lstm": ("streams.2.units.0.cell.weight_hh_l0", 32, 32),
+        "qlstm": ("units.0.input.components_bcoi", inputs, 96),
+        "qrnn": ("weights.recurrent.components_bcoi", 96, 96),
+        "qligru": ("weights.input.matrices.components_bcoi", inputs, 96),
+        "pmu": ("weights.recurrent_dhg", 96, 96),
     }
     if encoder["name"] == "ds2":
-        name, fan_in, fan_out = expected[encoder["unit"]]
+        name, fan_in, fan_out = expected.get(encoder["unit"], expected["pmu"])
         weight = model.get_parameter(f"encoder.layers.0.{name}")
     else:
         weight, fan_in, fan_out = model.encoder.project.weight, inputs, 96

@@ -154,6 +154,16 @@ def test_a_kernel_that_cannot_run_says_why_and_the_reference_is_used(
     assert "the reference is used" in told
 
 
+def test_gates_in_half_precision_keep_their_states_in_full() -> None:
+    gates, weight, h0, _ = problem("ligru", (6, 1, 2, 4), torch.float32)
+    half = gates.detach().bfloat16().requires_grad_()
+    states = scan("ligru", half, weight, h0, kernel="numba")
+    torch.testing.assert_close(states, scan("ligru", half.float(), weight, h0, kernel="numba"))
+    states.sum().backward()
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16
+
+
 def test_unknown_names_are_errors_with_the_known_ones() -> None:
     gates, weight, h0, _ = problem("ligru", (5, 1, 2, 4), torch.float32)
     with pytest.raises(LightasrError, match="no kernel 'cuda'; known: auto, reference, numba"):

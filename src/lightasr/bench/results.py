@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,9 +37,19 @@ def _processor() -> str:
     return platform.processor()
 
 
-def write_results(name: str, title: str, rows: Sequence[Measured], json_out: Path) -> str:
-    """Write `json_out` and the same as Markdown beside it; returns the table."""
-    where = machine()
+def write_results(
+    name: str,
+    title: str,
+    rows: Sequence[Measured],
+    json_out: Path,
+    also: Mapping[str, str | float | None] | None = None,
+) -> str:
+    """Write `json_out` and the same as Markdown beside it; returns the table.
+
+    `also` tells what the numbers depend on besides processor and versions.
+    """
+    where = machine() | dict(also or {})
+    named = [f"{key} {_cell(value)}" for key, value in (also or {}).items()]
     table = "\n".join(
         [
             f"# {title}",
@@ -48,6 +58,7 @@ def write_results(name: str, title: str, rows: Sequence[Measured], json_out: Pat
             "",
             f"Measured by `lightasr bench {name}` on {where['processor']}, {where['cores']} cores, "
             f"Python {where['python']}, torch {where['torch']}.",
+            *(["", f"Here: {', '.join(named)}."] if named else []),
         ]
     )
     json_out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,4 +80,6 @@ def markdown(rows: Sequence[Measured]) -> list[str]:
 def _cell(value: str | float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

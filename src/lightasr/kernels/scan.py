@@ -52,6 +52,8 @@ def scan(
     module = _chosen(cell, gates_tdbg, kernel)
     if module is None:
         return REFERENCE[cell](gates_tdbg, weight_dhg, h0_dbh, mask_dbh)
+    if gates_tdbg.device.type == "cpu":  # its registers have no half precision
+        gates_tdbg, h0_dbh = gates_tdbg.to(weight_dhg.dtype), h0_dbh.to(weight_dhg.dtype)
     arguments = (cell, module, gates_tdbg, weight_dhg, h0_dbh, mask_dbh)
     states: Tensor = _Scan.apply(*arguments)  # type: ignore[no-untyped-call]
     return states

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from lightasr.models.encoders.ds2 import LightGRULayer
+from lightasr.models.recurrent.fused import InternalMemoryGate
+from lightasr.models.recurrent.quaternion import QuaternionMatrices
+from lightasr.models.recurrent.weights import DenseWeights
 
 GATES = {nn.LSTM: 4, nn.GRU: 3}
 
@@ -28,10 +30,15 @@ def _matrices(module: nn.Module) -> Iterator[tuple[Tensor, int, int]]:
     elif isinstance(module, nn.Conv2d):
         window = module.kernel_size[0] * module.kernel_size[1]
         yield module.weight, module.in_channels * window, module.out_channels * window
-    elif isinstance(module, LightGRULayer):
-        for direction in module.recurrent_dhg:
-            for gate in direction.chunk(2, dim=-1):
-                yield gate, module.dim, module.dim
+    elif isinstance(module, DenseWeights):
+        for gate in module.matrices():
+            yield gate, module.dim, module.dim
+    elif isinstance(module, InternalMemoryGate):
+        for gate in module.recurrent_gh.chunk(2):
+            yield gate, module.dim, module.dim
+    elif isinstance(module, QuaternionMatrices):
+        components = module.components_bcoi
+        yield components, 4 * components.shape[-1], 4 * components.shape[-2]
     elif type(module) in GATES:
         for name, weight in module.named_parameters():
             if name.startswith("weight"):

@@ -1,14 +1,19 @@
-"""Deep Speech 2's encoder: a stack of bidirectional recurrent layers of any unit."""
+"""Deep Speech 2's encoder: a stack of recurrent layers of any unit."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self, cast
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from lightasr.kernels.reference import ligru_scan
-from lightasr.models.layers import SequenceNorm, valid_mask
+from lightasr.errors import LightasrError
+from lightasr.models.recurrent.directions import Streaming
+from lightasr.models.recurrent.fused import FusedLayer
+from lightasr.models.recurrent.parallel import STREAMS, ParallelLSTMLayer
+from lightasr.models.recurrent.quaternion import QuaternionLinear
+from lightasr.models.recurrent.scanned import ScannedLayer
 from lightasr.models.registry import register
 from lightasr.schema import Component, Fraction, Positive
 
@@ -16,104 +21,124 @@ from lightasr.schema import Component, Fraction, Positive
 class Config(Component):
     """Recurrent layers with sequence-wise normalisation; the directions share no weight."""
 
-    unit: Literal["lstm", "gru", "ligru"] = "lstm"
-    """Recurrent unit."""
+    unit: Literal[
+        "rnn",
+        "gru",
+        "lstm",
+        "ligru",
+        "sligru",
+        "mgu",
+        "pmu",
+        "img",
+        "parallel_lstm",
+        "qrnn",
+        "qlstm",
+        "qligru",
+    ] = "lstm"
+    """Recurrent unit (`docs/recurrent-units.md` has the equations); `pmu` and `img` are
+    reconstructions from descriptions; `q...` are quaternion units."""
     dim: Positive = 192
-    """States of one direction."""
+    """States of one direction; quaternion units need fours, `parallel_lstm` needs threes."""
+    activation: Literal["clipped", "relu", "tanh"] = "clipped"
+    """Of `rnn` and `qrnn`, others do not read it; `clipped`: min(max(x, 0), 20), as in Deep
+    Speech 2."""
     layers: Positive = 3
     """Recurrent layers."""
     bidirectional: bool = True
     """Whether a second set of units reads each utterance from its last frame to its first."""
     combine: Literal["sum", "concat"] = "sum"
     """What joins the two directions; Deep Speech 2 sums."""
+    projection: Positive | None = None
+    """Width of a linear layer after each recurrent one; null: none."""
     norm: Literal["batch", "layer", "none"] = "batch"
-    """Normalisation of what enters a layer (`ligru`: of its input product, as in the paper)."""
+    """Normalisation of what enters a layer: of its input (`lstm`, `gru`, `img`, `qlstm`,
+    `parallel_lstm`), or of its input product, as in LiGRU's paper (the others)."""
     dropout: Fraction = 0.1
     """Share of each layer's outputs dropped in training."""
+    recurrent_dropout: Fraction = 0.0
+    """Share of candidate states dropped in training, the same ones in all frames of a sequence; of
+    recurrent weights in units that torch fuses (`lstm`, `gru`, `img`, `qlstm`, `parallel_lstm`)."""
+    initial: Literal["zero", "learnt"] = "zero"
+    """State before the first frame."""
+    recurrent_init: Literal["orthogonal", "xavier"] = "orthogonal"
+    """How each gate's recurrent weights start; `train.init: xavier` draws all weights anew."""
+    kernel: Literal["auto", "reference", "numba", "triton", "numba-cuda"] = "auto"
+    """What runs `ligru`, `sligru`, `mgu`, `pmu` and `qligru`; the others do not read it."""
 
     def label(self) -> str:
         return self.unit
 
-
-def reversed_in_time(x_btd: Tensor, lengths_b: Tensor) -> Tensor:
-    """Each utterance from its last valid frame to its first; padding stays where it is."""
-    frames = torch.arange(x_btd.shape[1], device=x_btd.device)
-    source_bt = torch.where(
-        frames < lengths_b[:, None], lengths_b[:, None] - 1 - frames, frames.expand(len(x_btd), -1)
-    )
-    return x_btd.gather(1, source_bt[:, :, None].expand_as(x_btd))
-
-
-class TorchLayer(nn.Module):
-    """torch's own LSTM or GRU, once per direction: no packing, and yet no frame of padding read.
-
-    Frames after an utterance's end cannot reach its states, since each direction starts at the
-    utterance's own first or last frame.
-    """
-
-    def __init__(self, config: Config, inputs: int) -> None:
-        super().__init__()
-        unit = {"lstm": nn.LSTM, "gru": nn.GRU}[config.unit]
-        self.norm = SequenceNorm(config.norm, inputs)
-        self.directions = nn.ModuleList(
-            unit(inputs, config.dim, batch_first=True) for _ in range(1 + config.bidirectional)
-        )
-
-    def forward(self, x_btd: Tensor, lengths_b: Tensor) -> list[Tensor]:
-        x_btd = self.norm(x_btd, valid_mask(lengths_b, x_btd.shape[1]))
-        states = [self.directions[0](x_btd)[0]]
-        if len(self.directions) == 2:
-            backward, _ = self.directions[1](reversed_in_time(x_btd, lengths_b))
-            states.append(reversed_in_time(backward, lengths_b))
-        return states
+    @model_validator(mode="after")
+    def widths_fit_the_unit(self) -> Self:
+        parts = 4 if self.unit.startswith("q") else 3 if self.unit == "parallel_lstm" else 1
+        if self.dim % parts:
+            raise ValueError(
+                f"'dim' ({self.dim}) is not divisible by {parts}, as unit '{self.unit}' needs it"
+            )
+        if self.unit.startswith("q") and self.projection is not None and self.projection % 4:
+            raise ValueError(
+                f"'projection' ({self.projection}) is not divisible by 4, as unit '{self.unit}' "
+                "needs it"
+            )
+        return self
 
 
-class LightGRULayer(nn.Module):
-    """Light GRU: no reset gate, ReLU candidates, normalised input products."""
-
-    def __init__(self, config: Config, inputs: int) -> None:
-        super().__init__()
-        self.directions, self.dim = 1 + config.bidirectional, config.dim
-        self.input = nn.Linear(inputs, self.directions * 2 * config.dim, bias=False)
-        self.norm = SequenceNorm(config.norm, self.directions * 2 * config.dim)
-        self.recurrent_dhg = nn.Parameter(torch.empty(self.directions, config.dim, 2 * config.dim))
-        for direction in self.recurrent_dhg.data:
-            for gate in direction.chunk(2, dim=-1):
-                nn.init.orthogonal_(gate)
-
-    def forward(self, x_btd: Tensor, lengths_b: Tensor) -> list[Tensor]:
-        product = self.input(x_btd).to(self.recurrent_dhg.dtype)
-        gates = self.norm(product, valid_mask(lengths_b, x_btd.shape[1]))
-        per_direction = list(gates.chunk(self.directions, dim=-1))
-        if self.directions == 2:
-            per_direction[1] = reversed_in_time(per_direction[1], lengths_b)
-        gates_tdbg = torch.stack(per_direction).permute(2, 0, 1, 3)
-        start = gates.new_zeros(self.directions, len(x_btd), self.dim)
-        with torch.autocast(gates.device.type, enabled=False):  # the state stays in fp32
-            states_tdbh = ligru_scan(gates_tdbg, self.recurrent_dhg, start)
-        states_dbth = states_tdbh.permute(1, 2, 0, 3)
-        states = list(states_dbth.unbind(0))
-        if self.directions == 2:
-            states[1] = reversed_in_time(states[1], lengths_b)
-        return states
+LAYERS: dict[str, type[nn.Module]] = {
+    **dict.fromkeys(("lstm", "gru", "img", "qlstm"), FusedLayer),
+    **dict.fromkeys(("rnn", "ligru", "sligru", "mgu", "pmu", "qrnn", "qligru"), ScannedLayer),
+    "parallel_lstm": ParallelLSTMLayer,
+}
+# A layer's output consists of so many parts of equal width, where order matters to the next layer.
+PARTS = {"parallel_lstm": STREAMS, "qrnn": 4, "qlstm": 4, "qligru": 4}
 
 
 @register("encoder")
 class DeepSpeech2(nn.Module):
-    """(B, T, I) -> (B, T, dim), or twice `dim` where directions are concatenated."""
+    """(B, T, I) -> (B, T, `projection`), or `dim`, or twice that if directions are concatenated."""
 
     def __init__(self, config: Config, inputs: int) -> None:
         super().__init__()
-        self.concat = config.combine == "concat"
-        self.dim = config.dim * (2 if self.concat and config.bidirectional else 1)
-        layer = LightGRULayer if config.unit == "ligru" else TorchLayer
+        self.concat, self.parts = config.combine == "concat", PARTS.get(config.unit, 1)
+        self.streams = not config.bidirectional
+        """Whether `stream` works."""
+        joined = config.dim * (2 if self.concat and config.bidirectional else 1)
+        self.dim = config.projection or joined
         widths = [inputs] + [self.dim] * (config.layers - 1)
-        self.layers = nn.ModuleList(layer(config, width) for width in widths)
+        self.layers = nn.ModuleList(LAYERS[config.unit](config, width) for width in widths)
+        linear = QuaternionLinear if config.unit.startswith("q") else nn.Linear
+        self.projections = nn.ModuleList(
+            linear(joined, config.projection) if config.projection else nn.Identity()
+            for _ in range(config.layers)
+        )
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_btd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
-        for layer in self.layers:
-            states = layer(x_btd, lengths_b)
-            joined = torch.cat(states, dim=-1) if self.concat else torch.stack(states).sum(0)
-            x_btd = self.dropout(joined)
+        for layer, project in zip(self.layers, self.projections, strict=True):
+            x_btd = self.dropout(project(self.joined(layer(x_btd, lengths_b))))
         return x_btd, lengths_b
+
+    def joined(self, states: list[Tensor]) -> Tensor:
+        """Both directions' states, part beside part: real beside real, stream beside stream."""
+        if not self.concat:
+            return torch.stack(states).sum(0)
+        parts = [x_bth.view(*x_bth.shape[:2], self.parts, -1) for x_bth in states]
+        return torch.cat(parts, dim=-1).flatten(-2)
+
+    def stream(self, x_btd: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
+        """The next frames (all of them real) of utterances that go on.
+
+        `state` is None at their beginning, then what the call before returned: tensors in tuples,
+        a tuple per layer.
+        """
+        if not self.streams:
+            raise LightasrError(
+                "model.encoder.bidirectional: an encoder that reads utterances from their end "
+                "cannot stream; train it with `bidirectional: false`"
+            )
+        after = []
+        for i, (layer, project) in enumerate(zip(self.layers, self.projections, strict=True)):
+            before = None if state is None else state[i]
+            states_bth, layer_state = cast(Streaming, layer).stream(x_btd, before)
+            x_btd = self.dropout(project(states_bth))
+            after.append(layer_state)
+        return x_btd, after

@@ -1,0 +1,513 @@
+"""Recurrent layers side by side: torch's, SpeechBrain's, and ours with each kernel.
+
+A layer is the input product and the recurrence, from input (T, B, I) to states. Ours has neither
+bias nor normalisation; SpeechBrain's are jitted and normalise the input product, as shipped.
+`forward_ms` is inference (no gradients kept), `train_ms` a forward pass in training and the
+gradient of the states' sum by input and weights. All layers of a case are measured in turns, so
+that whatever else the machine does meets all.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import matplotlib
+import torch
+from torch import Tensor, nn
+
+from lightasr.bench.results import Measured
+from lightasr.errors import LightasrError
+from lightasr.invalid import nearest
+from lightasr.kernels.scan import KERNELS, scan
+from lightasr.page.figures import COLOURS, SETTINGS, new_figure, to_svg
+from lightasr.progress import Bar, say, track
+from lightasr.threads import usable_cores
+
+Device = Literal["cpu", "cuda"]
+
+TITLE = "Recurrent layers: time and memory of a forward pass and of a training step"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+REPEATS = 7
+WARM_UP = 2
+JIT_WARM_UP = 3  # one to profile, one to compile, one as it will be
+SAMPLE_SECONDS = 0.02  # shorter calls are repeated: a clock's tick and a switch must not count
+PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
+COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape that every layer is measured at."""
+
+    batch: int
+    steps: int
+    inputs: int
+    states: int
+    directions: int = 1
+    dtype: str = "fp32"
+
+    @property
+    def name(self) -> str:
+        direction = "uni" if self.directions == 1 else "bi"
+        shape = f"B{self.batch} T{self.steps} I{self.inputs} H{self.states}"
+        return f"{shape} {direction} {self.dtype}"
+
+
+# The cases of 32 steps are for the figure: how time grows with the states, at little cost.
+SELECTION = {
+    "cpu": (
+        Case(16, 400, 512, 512),
+        *(Case(16, 32, size, size) for size in (256, 512, 1024)),
+        Case(1, 1, 512, 512),  # a step of streaming
+    ),
+    "cuda": (
+        Case(16, 400, 512, 512),
+        *(Case(16, 400, size, size, dtype="bf16") for size in (256, 512, 1024)),
+        *(Case(64, 400, size, size, dtype="bf16") for size in (512, 1024)),
+        Case(1, 1, 512, 512),
+    ),
+}
+GRID_DTYPES = {"cpu": ("fp32",), "cuda": ("fp32", "bf16")}
+
+
+def all_cases(device: Device) -> tuple[Case, ...]:
+    """The grid, and what of the selection is not in it."""
+    grid = [
+        Case(batch, steps, states, states, directions, dtype)
+        for batch, steps, states, directions, dtype in product(
+            (1, 8, 16, 64), (100, 400, 1600), (256, 512, 1024), (1, 2), GRID_DTYPES[device]
+        )
+    ]
+    return tuple(dict.fromkeys([*SELECTION[device], *grid]))
+
+
+def choose_cases(device: Device, part: str | None, full: bool) -> tuple[Case, ...]:
+    """Those of the selection, or of all, that have `part` in their name."""
+    among = all_cases(device) if full else SELECTION[device]
+    chosen = tuple(case for case in among if (part or "") in case.name)
+    if chosen:
+        return chosen
+    names = [case.name for case in all_cases(device)]
+    if any(str(part) in name for name in names):
+        raise LightasrError(f"--case '{part}': such cases are in the grid only, add --full")
+    raise LightasrError(f"--case '{part}': no case is called so{nearest(str(part), names)}")
+
+
+# --- the layers ---------------------------------------------------------------------------------
+
+
+class TorchLayer(nn.Module):
+    """nn.LSTM, nn.GRU or nn.RNN."""
+
+    batch_first = False
+
+    def __init__(self, kind: Callable[..., nn.Module], case: Case) -> None:
+        super().__init__()
+        self.rnn = kind(case.inputs, case.states, bidirectional=case.directions == 2)
+
+    def forward(self, x_tbi: Tensor) -> Tensor:
+        states: Tensor = self.rnn(x_tbi)[0]
+        return states
+
+
+class SpeechBrainLayer(nn.Module):
+    """LiGRU or SLiGRU of `speechbrain.nnet.RNN`, jitted as its documentation advises."""
+
+    batch_first = True
+
+    def __init__(self, kind: str, case: Case) -> None:
+        super().__init__()
+        rnn = getattr(import_module("speechbrain.nnet.RNN"), kind)(
+            hidden_size=case.states,
+            input_shape=(case.batch, case.steps, case.inputs),
+            bidirectional=case.directions == 2,
+        )
+        self.rnn: Any = torch.jit.script(rnn)
+
+    def forward(self, x_bti: Tensor) -> Tensor:
+        states: Tensor = self.rnn(x_bti)[0]
+        return states
+
+
+class OurLayer(nn.Module):
+    """One product for all gates of both directions, then the scan of a cell by a kernel."""
+
+    batch_first = False
+
+    def __init__(self, cell: str, kernel: str, case: Case) -> None:
+        super().__init__()
+        self.cell, self.kernel, self.directions = cell, kernel, case.directions
+        gates = GATES[cell] * case.states
+        self.product = nn.Linear(case.inputs, case.directions * gates, bias=False)
+        bound = case.states**-0.5  # torch's: states stay bounded
+        self.weight_dhg = nn.Parameter(
+            torch.empty(case.directions, case.states, gates).uniform_(-bound, bound)
+        )
+
+    def forward(self, x_tbi: Tensor) -> Tensor:
+        gates_tbdg = self.product(x_tbi).unflatten(-1, (self.directions, -1))
+        size, batch = self.weight_dhg.shape[1], x_tbi.shape[1]
+        h0_dbh = x_tbi.new_zeros(self.directions, batch, size)
+        if self.directions == 1:
+            gates_tdbg = gates_tbdg.transpose(1, 2)
+            return scan(self.cell, gates_tdbg, self.weight_dhg, h0_dbh, kernel=self.kernel)[:, 0]
+        forth_tbg, back_tbg = gates_tbdg.unbind(2)
+        gates_tdbg = torch.stack([forth_tbg, back_tbg.flip(0)], 1)
+        states_tdbh = scan(self.cell, gates_tdbg, self.weight_dhg, h0_dbh, kernel=self.kernel)
+        return torch.cat([states_tdbh[:, 0], states_tdbh[:, 1].flip(0)], -1)
+
+
+class Impl(NamedTuple):
+    """A layer that is measured; `missing` says why it cannot be on a device."""
+
+    name: str
+    cell: str
+    maker: str
+    build: Callable[[Case], nn.Module]
+    missing: Callable[[torch.device], str | None]
+    warm_up: int = WARM_UP
+    least_frames: int = 1  # of a batch, to train
+
+
+GATES = {"lstm": 4, "gru": 3, "rnn": 1, "ligru": 2, "sligru": 2, "mgu": 2}
+LSTM = "nn.LSTM"
+
+
+def anywhere(device: torch.device) -> str | None:
+    return None
+
+
+def without_speechbrain(device: torch.device) -> str | None:
+    if find_spec("speechbrain") is None:
+        return "speechbrain is not installed (`pip install '.[bench]'`)"
+    return None
+
+
+def without_kernel(cell: str, kernel: str, device: torch.device) -> str | None:
+    module = import_module(KERNELS[kernel])
+    why: str | None = module.unavailable(device)
+    return why or (None if cell in module.CELLS else f"it has no {cell}")
+
+
+IMPLS = (
+    Impl(LSTM, "lstm", "torch", partial(TorchLayer, nn.LSTM), anywhere),
+    Impl("nn.GRU", "gru", "torch", partial(TorchLayer, nn.GRU), anywhere),
+    Impl("nn.RNN", "rnn", "torch", partial(TorchLayer, nn.RNN), anywhere),
+    *(
+        Impl(
+            f"speechbrain-{kind.lower()}",
+            kind.lower(),
+            "speechbrain",
+            partial(SpeechBrainLayer, kind),
+            without_speechbrain,
+            JIT_WARM_UP,
+            least_frames=2,  # batch norm refuses one
+        )
+        for kind in ("LiGRU", "SLiGRU")
+    ),
+    *(
+        Impl(f"{cell}-reference", cell, "reference", partial(OurLayer, cell, "reference"), anywhere)
+        for cell in ("ligru", "sligru")
+    ),
+    *(
+        Impl(
+            f"{cell}-{kernel}",
+            cell,
+            kernel,
+            partial(OurLayer, cell, kernel),
+            partial(without_kernel, cell, kernel),
+        )
+        for kernel in KERNELS
+        for cell in ("ligru", "sligru", "mgu")
+    ),
+)
+
+
+def available(device: torch.device) -> list[Impl]:
+    """The layers that run here; says once of each reason what is left out for it."""
+    left_out: dict[str, list[str]] = {}
+    found = []
+    for impl in IMPLS:
+        why = impl.missing(device)
+        if why is None:
+            found.append(impl)
+        else:
+            left_out.setdefault(why, []).append(impl.name)
+    for why, names in left_out.items():
+        say(f"bench kernels: without {', '.join(names)}: {why}")
+    return found
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+class Machine(NamedTuple):
+    """What bounds a layer: rate of the matrix product by dtype (FLOP/s), copying (bytes/s)."""
+
+    product: Mapping[str, float]
+    copy: float
+
+
+class Subject:
+    """A layer at a case: what is timed, and the seconds it took so far."""
+
+    def __init__(self, impl: Impl, case: Case, device: torch.device) -> None:
+        self.impl, self.case, self.device = impl, case, device
+        dtype = DTYPES[case.dtype]
+        torch.manual_seed(0)
+        # Two layers: what a jitted one learned of training must not slow its inference.
+        self.layer = impl.build(case).to(device, dtype)
+        self.frozen = impl.build(case).to(device, dtype).eval()
+        x = torch.randn(case.steps, case.batch, case.inputs, device=device, dtype=dtype)
+        self.x = (x.transpose(0, 1).contiguous() if self.layer.batch_first else x).requires_grad_()
+        self.leaves = [self.x, *(p for p in self.layer.parameters() if p.requires_grad)]
+        self.grad = torch.ones_like(self.forward())
+        self.seconds: dict[str, list[float]] = {"forward": [], "train": []}
+        self.work = {"forward": self.forward, "train": self.train}
+        self.calls = {name: self._warmed_up(work) for name, work in self.work.items()}
+        self.memory = self._memory()
+
+    @torch.no_grad()
+    def forward(self) -> Tensor:
+        states: Tensor = self.frozen(self.x)
+        return states
+
+    def train(self) -> None:
+        torch.autograd.grad(self.layer(self.x), self.leaves, self.grad)
+
+    def _warmed_up(self, work: Callable[[], object]) -> int:
+        """How many calls make a sample, after those that compile and settle."""
+        took = [timed(work, self.device) for _ in range(self.impl.warm_up)]
+        return max(1, math.ceil(SAMPLE_SECONDS / min(took)))
+
+    def sample(self) -> None:
+        for name, work in self.work.items():
+            self.seconds[name].append(timed(work, self.device, self.calls[name]))
+
+    def _memory(self) -> int:
+        """Bytes besides input and weights: the most in a training step; on a CPU, what is kept."""
+        if self.device.type == "cpu":
+            return kept_bytes(self.layer, self.x)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        self.train()
+        return torch.cuda.max_memory_allocated() - before
+
+    def milliseconds(self, name: str) -> float:
+        return 1000 * statistics.median(self.seconds[name])
+
+
+def timed(work: Callable[[], object], device: torch.device, calls: int = 1) -> float:
+    """Seconds of a call."""
+    synchronize(device)
+    started = time.perf_counter()
+    for _ in range(calls):
+        work()
+    synchronize(device)
+    return (time.perf_counter() - started) / calls
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def kept_bytes(layer: nn.Module, x: Tensor) -> int:
+    """What a forward pass holds until the backward pass: its output and what is saved for it.
+
+    Input, weights and buffers are there anyway.
+    """
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage  # held, so that no other comes to lie there
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        keep(layer(x))
+    own = (x, *layer.parameters(), *layer.buffers())
+    there_anyway = {tensor.untyped_storage().data_ptr() for tensor in own}
+    return sum(storage.nbytes() for place, storage in kept.items() if place not in there_anyway)
+
+
+def flops(case: Case, cell: str) -> int:
+    """Of the matrix products of a training step: the forward pass and twice as many backward."""
+    of_a_frame = 2 * case.directions * GATES[cell] * case.states * (case.inputs + case.states)
+    return 3 * of_a_frame * case.steps * case.batch
+
+
+def least_bytes(case: Case, cell: str) -> int:
+    """A training step that reads and writes everything once: values, and their gradients."""
+    outer = case.directions * GATES[cell] * case.states
+    frame = case.inputs + outer + case.directions * case.states
+    weights = outer * (case.inputs + case.states)
+    return 4 * (frame * case.steps * case.batch + weights) * DTYPES[case.dtype].itemsize
+
+
+def measure_machine(device: torch.device, dtypes: Sequence[str]) -> Machine:
+    """By a large square product of each dtype, and by a copy of more than caches hold."""
+    size = PRODUCT_SIZE[device.type]
+    products = {}
+    for dtype in dtypes:
+        a, b = torch.randn(2, size, size, device=device).to(DTYPES[dtype])
+        products[dtype] = 2 * size**3 / median_seconds(partial(torch.mm, a, b), device)
+    source = torch.ones(COPY_BYTES[device.type], dtype=torch.uint8, device=device)
+    copying = partial(torch.empty_like(source).copy_, source)
+    return Machine(products, 2 * source.numel() / median_seconds(copying, device))
+
+
+def median_seconds(work: Callable[[], object], device: torch.device) -> float:
+    for _ in range(WARM_UP):
+        work()
+    return statistics.median(timed(work, device) for _ in range(REPEATS))
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure(cases: Sequence[Case], on: Device) -> Iterator[tuple[list[Measured], Measured]]:
+    """After each case: a row for each of its layers and of the earlier ones', and the machine."""
+    if on == "cuda" and not torch.cuda.is_available():
+        raise LightasrError(
+            "bench kernels: no CUDA device is here, so nothing was measured or written; "
+            "`--device cpu` measures the processor"
+        )
+    device = torch.device(on)
+    with torch_threads(usable_cores()):
+        impls = available(device)
+        machine = measure_machine(device, sorted({case.dtype for case in cases}))
+        rows: list[Measured] = []
+        calls = sum(impl.warm_up + REPEATS for impl in impls)
+        work = sum(flops(case, "ligru") for case in cases)
+        with track("bench kernels", total=calls * work) as bar:
+            for case in cases:
+                rows += case_rows(case, impls, device, machine, bar)
+                yield rows, described(machine, device)
+
+
+def case_rows(
+    case: Case, impls: Sequence[Impl], device: torch.device, machine: Machine, bar: Bar
+) -> list[Measured]:
+    """All layers at one shape, in turns."""
+    work = flops(case, "ligru")
+    subjects = []
+    for impl in impls:
+        if case.batch * case.steps < impl.least_frames:
+            say(f"bench kernels: {case.name} without {impl.name}, which cannot train on one frame")
+            continue
+        subjects.append(Subject(impl, case, device))
+        bar.update(impl.warm_up * work, case=case.name)
+    for _ in range(REPEATS):
+        for subject in subjects:
+            subject.sample()
+            bar.update(work)
+    (lstm,) = [subject for subject in subjects if subject.impl.name == LSTM]
+    return [row(subject, lstm.milliseconds("train"), machine) for subject in subjects]
+
+
+def row(subject: Subject, lstm_ms: float, machine: Machine) -> Measured:
+    case, cell = subject.case, subject.impl.cell
+    train_ms = subject.milliseconds("train")
+    product_ms = 1000 * flops(case, cell) / machine.product[case.dtype]
+    copy_ms = 1000 * least_bytes(case, cell) / machine.copy
+    return {
+        "case": case.name,
+        "impl": subject.impl.name,
+        "forward_ms": subject.milliseconds("forward"),
+        "train_ms": train_ms,
+        "memory_mb": subject.memory / 1e6,
+        "speed_of_lstm": lstm_ms / train_ms,
+        "gflops_of_bound": product_ms / train_ms,
+        "bytes_of_bound": copy_ms / train_ms,
+    }
+
+
+def described(machine: Machine, device: torch.device) -> Measured:
+    """What the numbers depend on besides the processor."""
+    found: Measured = {"device": device.type, "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+        found["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    for dtype, rate in machine.product.items():
+        found[f"product_gflops_{dtype}"] = rate / 1e9
+    found["copy_gb_per_second"] = machine.copy / 1e9
+    for package in ("speechbrain", "numba", "triton", "numba-cuda"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+# --- the figure ---------------------------------------------------------------------------------
+
+COLOUR_OF_CELL = dict(zip(GATES, COLOURS, strict=False))
+STYLE_OF_MAKER: dict[str, Any] = {
+    "torch": {"linestyle": "-", "marker": "o"},
+    "speechbrain": {"linestyle": ":", "marker": "s"},
+    "reference": {"linestyle": "--", "marker": "D"},
+    "numba": {"linestyle": "-", "marker": "^"},
+    "triton": {"linestyle": "-", "marker": "v"},
+    "numba-cuda": {"linestyle": "-.", "marker": "P"},
+}
+# As a picture of its own it has no page to take its colour from.
+INK_STYLE = (
+    "<style>svg{color:#24292f}@media (prefers-color-scheme:dark){svg{color:#d0d7de}}</style>"
+)
+
+
+def drawn_cases(cases: Sequence[Case]) -> list[Case]:
+    """Those that differ by the number of states alone, as many as there are, in their order."""
+    alike: dict[tuple[int, int, int, str], list[Case]] = {}
+    for case in cases:
+        key = (case.batch, case.steps, case.directions, case.dtype)
+        alike.setdefault(key, []).append(case)
+    most = max(alike.values(), key=lambda found: len(found))
+    return sorted(most, key=lambda case: case.states)
+
+
+@matplotlib.rc_context(SETTINGS)
+def figure(cases: Sequence[Case], made: Sequence[Measured]) -> str | None:
+    """Time of a step against the number of states, as SVG; None if there is only one number."""
+    drawn = drawn_cases(cases)
+    if len(drawn) < 2:
+        return None
+    sizes, steps = [case.states for case in drawn], drawn[0].steps
+    of = {(row["case"], row["impl"]): row for row in made}
+    picture = new_figure(height=4.4)
+    panels = {"forward_ms": "Forward", "train_ms": "Forward and backward"}
+    axes = picture.subplots(1, 2, sharey=True)
+    for axis, (column, title) in zip(axes, panels.items(), strict=True):
+        for impl in IMPLS:
+            if (drawn[0].name, impl.name) not in of:
+                continue
+            taken = [of[case.name, impl.name][column] for case in drawn]
+            times = [1000 * float(ms or 0) / steps for ms in taken]
+            style = STYLE_OF_MAKER[impl.maker]
+            axis.plot(sizes, times, label=impl.name, color=COLOUR_OF_CELL[impl.cell], **style)
+        axis.set(title=title, xscale="log", yscale="log", xlabel="states H")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.xaxis.minorticks_off()
+    picture.axes[0].set_ylabel(f"µs per step, batch {drawn[0].batch}, {drawn[0].dtype}")
+    picture.legend(*picture.axes[0].get_legend_handles_labels(), loc="outside right center")
+    svg = to_svg(picture, "time of a step against the number of states")
+    return svg.replace(">", f">{INK_STYLE}", 1)
