@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightasr.kernels.reference import rnn_scan
 from lightasr.kernels.scan import scan
 from lightasr.models.layers import SequenceNorm
 from lightasr.models.recurrent.directions import RecurrentLayer, State
@@ -38,10 +37,12 @@ class ScannedLayer(RecurrentLayer):
 
     def __init__(self, config: Config, inputs: int) -> None:
         super().__init__(config)
-        self.cell, self.activation = CELLS[config.unit], config.activation
+        cell = CELLS[config.unit]
+        self.cell = f"rnn_{config.activation}" if cell == "rnn" else cell
         self.kernel, self.dropout = config.kernel, config.recurrent_dropout
-        self.weights = _weights(config, inputs, gates=1 if self.cell == "rnn" else 2)
-        width = self.dim if self.cell == "rnn" else 2 * self.dim
+        gates = 1 if cell == "rnn" else 2
+        self.weights = _weights(config, inputs, gates)
+        width = gates * self.dim
         self.norms = nn.ModuleList(SequenceNorm(config.norm, width) for _ in range(self.directions))
 
     def prepare(self, x_btd: Tensor, valid_bt: Tensor) -> list[Tensor]:
@@ -62,10 +63,7 @@ class ScannedLayer(RecurrentLayer):
 
     def scan(self, gates_tdbg: Tensor, h0_dbh: Tensor, mask_dbh: Tensor | None) -> Tensor:
         with torch.autocast(gates_tdbg.device.type, enabled=False):  # the state stays in fp32
-            weight_dhg = self.weights()
-            if self.cell == "rnn":
-                return rnn_scan(gates_tdbg, weight_dhg, h0_dbh, mask_dbh, self.activation)
-            return scan(self.cell, gates_tdbg, weight_dhg, h0_dbh, mask_dbh, self.kernel)
+            return scan(self.cell, gates_tdbg, self.weights(), h0_dbh, mask_dbh, self.kernel)
 
 
 def _weights(
