@@ -63,7 +63,8 @@ class Config(Component):
     recurrent_init: Literal["orthogonal", "xavier"] = "orthogonal"
     """How each gate's recurrent weights start; `train.init: xavier` draws all weights anew."""
     kernel: Literal["auto", "reference", "numba", "triton", "numba-cuda"] = "auto"
-    """What runs `ligru`, `sligru`, `mgu`, `pmu` and `qligru`; the others do not read it."""
+    """What runs the units that torch does not fuse; `lstm`, `gru`, `img`, `qlstm` and
+    `parallel_lstm` do not read it."""
 
     def label(self) -> str:
         return self.unit
