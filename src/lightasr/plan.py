@@ -294,6 +294,7 @@ def _study(
                 layers = [scale_layer, base, *own]
                 resolved = _resolve(layers)
                 planner.datasets.check(resolved.corpus, layers)
+                _check_language_model(resolved, layers)
                 runs = planner.runs(resolved, scale_seeds or spec.seeds)
                 experiments.append(Experiment(name, row, resolved, runs))
     _check_table(file, spec, experiments, planner.datasets.parts, mistakes)
@@ -335,6 +336,19 @@ def _resolve(layers: list[Layer]) -> schema.Experiment:
             raise LightasrError(f"{where}: set `seeds` of the study or the scale instead")
         tree = schema.with_names(merge(tree, schema.spelt_out(layer.tree)), schema.Experiment)
     return check(schema.Experiment, tree, layers)
+
+
+def _check_language_model(config: schema.Experiment, layers: list[Layer]) -> None:
+    """A beam search has something to make its n-gram from."""
+    if (
+        "beam" in config.decode.decoders
+        and config.corpus.text is None
+        and not config.lm.transcripts
+    ):
+        raise LightasrError(
+            f"{place(['corpus', 'text'], layers)}: null, and lm.transcripts is off: the beam "
+            "search has no language model; set one of them, or `decode: {decoders: [greedy]}`"
+        )
 
 
 def _expand(file: str, spec: schema.Study, entry: str) -> Iterator[tuple[str, list[Layer]]]:

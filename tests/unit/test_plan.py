@@ -444,3 +444,13 @@ def test_the_study_of_the_guide_is_planned(project: Path) -> None:
     plan = load_plan(project, "smoke", ["width"])
     rows = ["gru", "width[model.encoder.dim=96]", "width[model.encoder.dim=384]"]
     assert [experiment.name for experiment in plan.experiments] == rows
+
+
+def test_a_beam_search_without_any_text_is_refused_by_file_entry_and_key(project: Path) -> None:
+    settings = {"corpus": {"text": None}, "lm": {"transcripts": False}}
+    with pytest.raises(
+        LightasrError, match=r"studies/mine\.yaml: row: corpus\.text: null.*no language model"
+    ):
+        one_run(project, **settings)
+    run = one_run(project, **settings, decode={"decoders": ["greedy"]})
+    assert "lm" not in run.decode.inputs
