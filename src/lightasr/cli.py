@@ -13,6 +13,7 @@ import typer
 from lightasr.errors import LightasrError
 from lightasr.plan import Plan, load_plan
 from lightasr.progress import log_to, say
+from lightasr.threads import usable_cores
 
 if TYPE_CHECKING:
     from lightasr.serve.recognizer import Recognizer
@@ -328,7 +329,7 @@ app.add_typer(bench, name="bench")
 
 @bench.callback()
 def bench_all(context: typer.Context) -> None:
-    """Measure this machine, side by side; without a name, all but `kernels`, into `results/bench/`.
+    """Measure this machine, side by side; without a name, everything, into `results/bench/`.
 
     Example: `lightasr bench`
     """
@@ -337,6 +338,8 @@ def bench_all(context: typer.Context) -> None:
         bench_features()
         bench_data()
         bench_train()
+        bench_units()
+        bench_kernels()
 
 
 @bench.command("plan")
@@ -370,6 +373,21 @@ def bench_train(scale: Scale = None, json_out: BenchOut = None) -> None:
     the_plan = read_plan(scale)
     out = json_out or the_plan.project / "results" / "bench" / "train.json"
     print(write_results("train", training.TITLE, training.rows(the_plan), out))
+
+
+@bench.command("units")
+def bench_units(scale: Scale = None, json_out: BenchOut = None) -> None:
+    """A training step of each row of the study `recurrent_units`, beside that of its `lstm`.
+
+    Example: `lightasr bench units --scale sample`
+    """
+    from lightasr.bench import units
+    from lightasr.bench.results import write_results
+
+    the_plan = read_plan(scale, [units.STUDY])
+    out = json_out or the_plan.project / "results" / "bench" / "units.json"
+    also = {"scale": the_plan.scale, "threads": usable_cores()}
+    print(write_results("units", units.TITLE, units.rows(the_plan), out, also=also))
 
 
 @bench.command("features")
@@ -424,7 +442,7 @@ def bench_kernels(
 
     cases = kernels.choose_cases(device, case, full)
     out = json_out or project_root() / "results" / "bench" / f"kernels-{device}.json"
-    for rows, machine in kernels.measure(cases, device):
+    for rows, machine in kernels.measure(cases, device, full):
         # Case by case: the grid takes long, and what is measured should be there if it is stopped.
         table = write_results("kernels", kernels.TITLE, rows, out, also=machine)
     print(table)

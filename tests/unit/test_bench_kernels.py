@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lightasr import cli
 from lightasr.bench import kernels
 from lightasr.bench.kernels import LSTM, Case, Impl, OurLayer
 from lightasr.errors import LightasrError
+from lightasr.models.encoders import ds2
 
 TINY = Case(batch=2, steps=5, inputs=6, states=8)
 CPU = torch.device("cpu")
@@ -105,6 +107,34 @@ def test_speechbrains_layers_are_jitted(name: str) -> None:
     assert tiny(impl).shape == (5, 2, 8)
 
 
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("unit", kernels.UNITS)
+def test_every_other_unit_of_the_encoder_is_there(unit: str, directions: int) -> None:
+    (impl,) = some_impls(unit)
+    states = 6 if unit == "parallel_lstm" else 8  # it needs threes
+    assert tiny(impl, Case(2, 5, 8, 8, directions)).shape == (5, 2, directions * states)
+    assert set(get_args(ds2.Config.model_fields["unit"].annotation)) == {
+        *kernels.UNITS,
+        *kernels.GATES,
+    }
+
+
+def test_the_products_alone_are_those_of_a_light_gru() -> None:
+    (impl,) = some_impls("ligru-products")
+    layer = impl.build(TINY)
+    x_tbi = torch.randn(5, 2, 6)
+    layer.states.data.normal_()
+    expected = layer.product(x_tbi).view(10, 16) + layer.states[0] @ layer.weight_dhg[0]
+    torch.testing.assert_close(layer(x_tbi)[0], expected)
+
+
+def test_units_that_nothing_is_claimed_of_wait_for_short_cases_or_the_grid() -> None:
+    (short, long) = (Case(16, steps, 8, 8) for steps in (kernels.SHORT, 400))
+    impls = some_impls(LSTM, "img")
+    assert [len(kernels.measured_at(case, impls, full=False)) for case in (short, long)] == [2, 1]
+    assert len(kernels.measured_at(long, impls, full=True)) == 2
+
+
 def test_our_second_direction_starts_at_the_last_frame() -> None:
     both = OurLayer("ligru", "reference", Case(2, 5, 6, 8, directions=2))
     forth = OurLayer("ligru", "reference", TINY)
@@ -130,7 +160,7 @@ def test_on_a_processor_those_of_torch_the_reference_and_numba_are_measured() ->
     names = {impl.name for impl in kernels.available(CPU)}
     assert names - {"speechbrain-ligru", "speechbrain-sligru"} == {
         *(LSTM, "nn.GRU", "nn.RNN", "ligru-reference", "sligru-reference"),
-        *("ligru-numba", "sligru-numba", "mgu-numba"),
+        *("ligru-numba", "sligru-numba", "mgu-numba", "ligru-products", *kernels.UNITS),
     }
 
 
@@ -144,9 +174,16 @@ def test_kept_is_the_output_and_what_backward_needs_but_not_input_and_weights() 
 
 
 def test_a_light_gru_takes_half_the_products_of_an_lstm() -> None:
-    assert 2 * kernels.flops(TINY, "ligru") == kernels.flops(TINY, "lstm")
+    (lstm, ligru) = some_impls(LSTM, "ligru-reference")
+    assert 2 * kernels.flops(TINY, ligru) == kernels.flops(TINY, lstm)
     forward = 2 * 2 * 5 * (6 + 8) * 4 * 8  # a multiplication and an addition, B, T, I + H, 4 H
-    assert kernels.flops(TINY, "lstm") == 3 * forward
+    assert kernels.flops(TINY, lstm) == 3 * forward
+
+
+def test_a_bound_counts_the_matrices_that_a_unit_has() -> None:
+    (rnn, pmu) = some_impls("nn.RNN", "pmu")
+    twelve = Case(2, 5, inputs=12, states=12)
+    assert kernels.flops(twelve, pmu) == 1.5 * kernels.flops(twelve, rnn)
 
 
 @pytest.mark.usefixtures("quick")

@@ -69,6 +69,7 @@ def test_the_names_of_the_commands_stay() -> None:
         "bench kernels",
         "bench plan",
         "bench train",
+        "bench units",
         "data report",
         "decode",
         "evaluate",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -191,3 +195,13 @@ def test_one_direction_is_speechbrains(theirs: str, cell: str, kernel: str) -> N
         gates = layer.norm(product.flatten(0, 1)).view_as(product).transpose(0, 1)[:, None]
         states = scan(cell, gates, layer.u.weight.T[None], torch.zeros(1, 3, 24), kernel=kernel)
     torch.testing.assert_close(states[:, 0].transpose(0, 1), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("given", "taken"), [(None, "10000"), ("7", "7")])
+def test_torchs_idle_threads_leave_the_cores_to_ours(given: str | None, taken: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    if given is not None:
+        environment["GOMP_SPINCOUNT"] = given
+    program = "import lightasr, os; print(os.environ['GOMP_SPINCOUNT'])"
+    printed = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    assert printed.strip() == taken

@@ -1,7 +1,8 @@
 """Recurrent layers side by side: torch's, SpeechBrain's, and ours with each kernel.
 
 A layer is the input product and the recurrence, from input (T, B, I) to states. Ours has neither
-bias nor normalisation; SpeechBrain's are jitted and normalise the input product, as shipped.
+bias nor normalisation; SpeechBrain's are jitted and normalise the input product, as shipped. The
+other units of the encoder `ds2` are in the short cases only, which the figure shows, or by `full`.
 `forward_ms` is inference (no gradients kept), `train_ms` a forward pass in training and the
 gradient of the states' sum by input and weights. All layers of a case are measured in turns, so
 that whatever else the machine does meets all.
@@ -24,12 +25,15 @@ from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from lightasr.bench.results import Measured
 from lightasr.errors import LightasrError
 from lightasr.invalid import nearest
 from lightasr.kernels.scan import KERNELS, scan
+from lightasr.models.encoders import ds2
+from lightasr.models.recurrent.parallel import STREAMS
 from lightasr.page.figures import COLOURS, SETTINGS, new_figure, to_svg
 from lightasr.progress import Bar, say, track
 from lightasr.threads import usable_cores
@@ -64,11 +68,11 @@ class Case:
         return f"{shape} {direction} {self.dtype}"
 
 
-# The cases of 32 steps are for the figure: how time grows with the states, at little cost.
+SHORT = 20  # steps; the cases for the figure: how time grows with the states, at little cost
 SELECTION = {
     "cpu": (
         Case(16, 400, 512, 512),
-        *(Case(16, 32, size, size) for size in (256, 512, 1024)),
+        *(Case(16, SHORT, size, size) for size in (256, 512, 1024)),
         Case(1, 1, 512, 512),  # a step of streaming
     ),
     "cuda": (
@@ -168,6 +172,42 @@ class OurLayer(nn.Module):
         return torch.cat([states_tdbh[:, 0], states_tdbh[:, 1].flip(0)], -1)
 
 
+class ProductsAlone(nn.Module):
+    """A Light GRU's matrix products and nothing else, all steps at once as if none had to wait."""
+
+    batch_first = False
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        gates, frames = case.directions * GATES["ligru"] * case.states, case.steps * case.batch
+        self.product = nn.Linear(case.inputs, gates, bias=False)
+        self.states = nn.Parameter(torch.zeros(case.directions, frames, case.states))
+        self.weight_dhg = nn.Parameter(
+            torch.empty(case.directions, case.states, GATES["ligru"] * case.states).normal_()
+        )
+
+    def forward(self, x_tbi: Tensor) -> Tensor:
+        gates_dng = self.product(x_tbi.flatten(0, 1)).unflatten(-1, (len(self.states), -1))
+        return torch.baddbmm(gates_dng.transpose(0, 1), self.states, self.weight_dhg)
+
+
+class UnitLayer(nn.Module):
+    """A layer of the encoder `ds2`, of any unit, with the kernel that it chooses."""
+
+    batch_first = True
+
+    def __init__(self, unit: str, case: Case) -> None:
+        super().__init__()
+        states = case.states // STREAMS * STREAMS if unit == "parallel_lstm" else case.states
+        options = {"unit": unit, "dim": states, "bidirectional": case.directions == 2}
+        config = ds2.Config.model_validate({"name": "ds2", "norm": "none", **options})
+        self.unit = ds2.LAYERS[unit](config, case.inputs)
+
+    def forward(self, x_bti: Tensor) -> Tensor:
+        lengths_b = torch.full((len(x_bti),), x_bti.shape[1], device=x_bti.device)
+        return torch.cat(self.unit(x_bti, lengths_b), -1)
+
+
 class Impl(NamedTuple):
     """A layer that is measured; `missing` says why it cannot be on a device."""
 
@@ -178,9 +218,23 @@ class Impl(NamedTuple):
     missing: Callable[[torch.device], str | None]
     warm_up: int = WARM_UP
     least_frames: int = 1  # of a batch, to train
+    long: bool = True  # whether cases of many steps are worth the time
 
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1, "ligru": 2, "sligru": 2, "mgu": 2}
+# What the other units of `ds2` run on, and what sets each apart from that.
+UNITS = {
+    "rnn": ("rnn", "unit"),
+    "img": ("gru", "unit"),
+    "pmu": ("mgu", "unit"),
+    "parallel_lstm": ("lstm", "streams"),
+    "qrnn": ("rnn", "quaternion"),
+    "qlstm": ("lstm", "quaternion"),
+    "qligru": ("ligru", "quaternion"),
+}
+# Matrices of the input and of the state that a layer has to multiply by, where not one per gate.
+# A Hamilton product is as many multiplications as that of its block matrix.
+MATRICES = {"img": (2, 2), "pmu": (2, 1), "parallel_lstm": (4 / STREAMS, 4 / STREAMS)}
 LSTM = "nn.LSTM"
 
 
@@ -231,7 +285,16 @@ IMPLS = (
         for kernel in KERNELS
         for cell in ("ligru", "sligru", "mgu")
     ),
+    Impl("ligru-products", "ligru", "products", ProductsAlone, anywhere),
+    *(
+        Impl(unit, cell, maker, partial(UnitLayer, unit), anywhere, long=False)
+        for unit, (cell, maker) in UNITS.items()
+    ),
 )
+
+
+def measured_at(case: Case, impls: Sequence[Impl], full: bool) -> list[Impl]:
+    return [impl for impl in impls if full or impl.long or case.steps <= SHORT]
 
 
 def available(device: torch.device) -> list[Impl]:
@@ -342,18 +405,26 @@ def kept_bytes(layer: nn.Module, x: Tensor) -> int:
     return sum(storage.nbytes() for place, storage in kept.items() if place not in there_anyway)
 
 
-def flops(case: Case, cell: str) -> int:
+def matrices(impl: Impl) -> tuple[float, float]:
+    return MATRICES.get(impl.name, (GATES[impl.cell],) * 2)
+
+
+def weights(case: Case, impl: Impl) -> int:
+    """Numbers that the products of a frame meet."""
+    of_input, of_state = matrices(impl)
+    return case.directions * round(case.states * (of_input * case.inputs + of_state * case.states))
+
+
+def flops(case: Case, impl: Impl) -> int:
     """Of the matrix products of a training step: the forward pass and twice as many backward."""
-    of_a_frame = 2 * case.directions * GATES[cell] * case.states * (case.inputs + case.states)
-    return 3 * of_a_frame * case.steps * case.batch
+    return 3 * 2 * weights(case, impl) * case.steps * case.batch
 
 
-def least_bytes(case: Case, cell: str) -> int:
+def least_bytes(case: Case, impl: Impl) -> float:
     """A training step that reads and writes everything once: values, and their gradients."""
-    outer = case.directions * GATES[cell] * case.states
-    frame = case.inputs + outer + case.directions * case.states
-    weights = outer * (case.inputs + case.states)
-    return 4 * (frame * case.steps * case.batch + weights) * DTYPES[case.dtype].itemsize
+    frame = case.inputs + case.directions * case.states * (matrices(impl)[0] + 1)
+    total = frame * case.steps * case.batch + weights(case, impl)
+    return 4 * total * DTYPES[case.dtype].itemsize
 
 
 def measure_machine(device: torch.device, dtypes: Sequence[str]) -> Machine:
@@ -362,16 +433,15 @@ def measure_machine(device: torch.device, dtypes: Sequence[str]) -> Machine:
     products = {}
     for dtype in dtypes:
         a, b = torch.randn(2, size, size, device=device).to(DTYPES[dtype])
-        products[dtype] = 2 * size**3 / median_seconds(partial(torch.mm, a, b), device)
+        products[dtype] = 2 * size**3 / least_seconds(partial(torch.mm, a, b), device)
     source = torch.ones(COPY_BYTES[device.type], dtype=torch.uint8, device=device)
     copying = partial(torch.empty_like(source).copy_, source)
-    return Machine(products, 2 * source.numel() / median_seconds(copying, device))
+    return Machine(products, 2 * source.numel() / least_seconds(copying, device))
 
 
-def median_seconds(work: Callable[[], object], device: torch.device) -> float:
-    for _ in range(WARM_UP):
-        work()
-    return statistics.median(timed(work, device) for _ in range(REPEATS))
+def least_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The best of several: of a bound, nothing but the machine should be in it."""
+    return min(timed(work, device) for _ in range(WARM_UP + 2 * REPEATS))
 
 
 @contextmanager
@@ -384,7 +454,9 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def measure(cases: Sequence[Case], on: Device) -> Iterator[tuple[list[Measured], Measured]]:
+def measure(
+    cases: Sequence[Case], on: Device, full: bool = False
+) -> Iterator[tuple[list[Measured], Measured]]:
     """After each case: a row for each of its layers and of the earlier ones', and the machine."""
     if on == "cuda" and not torch.cuda.is_available():
         raise LightasrError(
@@ -396,11 +468,13 @@ def measure(cases: Sequence[Case], on: Device) -> Iterator[tuple[list[Measured],
         impls = available(device)
         machine = measure_machine(device, sorted({case.dtype for case in cases}))
         rows: list[Measured] = []
-        calls = sum(impl.warm_up + REPEATS for impl in impls)
-        work = sum(flops(case, "ligru") for case in cases)
-        with track("bench kernels", total=calls * work) as bar:
+        of = {case: measured_at(case, impls, full) for case in cases}
+        work = sum(
+            (impl.warm_up + REPEATS) * flops(case, impl) for case in cases for impl in of[case]
+        )
+        with track("bench kernels", total=work) as bar:
             for case in cases:
-                rows += case_rows(case, impls, device, machine, bar)
+                rows += case_rows(case, of[case], device, machine, bar)
                 yield rows, described(machine, device)
 
 
@@ -408,27 +482,26 @@ def case_rows(
     case: Case, impls: Sequence[Impl], device: torch.device, machine: Machine, bar: Bar
 ) -> list[Measured]:
     """All layers at one shape, in turns."""
-    work = flops(case, "ligru")
     subjects = []
     for impl in impls:
         if case.batch * case.steps < impl.least_frames:
             say(f"bench kernels: {case.name} without {impl.name}, which cannot train on one frame")
             continue
         subjects.append(Subject(impl, case, device))
-        bar.update(impl.warm_up * work, case=case.name)
+        bar.update(impl.warm_up * flops(case, impl), case=case.name)
     for _ in range(REPEATS):
         for subject in subjects:
             subject.sample()
-            bar.update(work)
+            bar.update(flops(case, subject.impl))
     (lstm,) = [subject for subject in subjects if subject.impl.name == LSTM]
     return [row(subject, lstm.milliseconds("train"), machine) for subject in subjects]
 
 
 def row(subject: Subject, lstm_ms: float, machine: Machine) -> Measured:
-    case, cell = subject.case, subject.impl.cell
+    case, impl = subject.case, subject.impl
     train_ms = subject.milliseconds("train")
-    product_ms = 1000 * flops(case, cell) / machine.product[case.dtype]
-    copy_ms = 1000 * least_bytes(case, cell) / machine.copy
+    product_ms = 1000 * flops(case, impl) / machine.product[case.dtype]
+    copy_ms = 1000 * least_bytes(case, impl) / machine.copy
     return {
         "case": case.name,
         "impl": subject.impl.name,
@@ -468,6 +541,10 @@ STYLE_OF_MAKER: dict[str, Any] = {
     "numba": {"linestyle": "-", "marker": "^"},
     "triton": {"linestyle": "-", "marker": "v"},
     "numba-cuda": {"linestyle": "-.", "marker": "P"},
+    "products": {"linestyle": (0, (1, 3)), "marker": ""},
+    "unit": {"linestyle": "-", "marker": "x"},
+    "streams": {"linestyle": "--", "marker": "1"},
+    "quaternion": {"linestyle": "--", "marker": "*"},
 }
 # As a picture of its own it has no page to take its colour from.
 INK_STYLE = (
@@ -491,23 +568,37 @@ def figure(cases: Sequence[Case], made: Sequence[Measured]) -> str | None:
     drawn = drawn_cases(cases)
     if len(drawn) < 2:
         return None
-    sizes, steps = [case.states for case in drawn], drawn[0].steps
     of = {(row["case"], row["impl"]): row for row in made}
-    picture = new_figure(height=4.4)
+    measured = [impl for impl in IMPLS if (drawn[0].name, impl.name) in of]
+    # Above, those that are compared with each other; below, the rest beside torch's.
+    groups = [
+        [impl for impl in measured if impl.long],
+        [impl for impl in measured if impl.maker == "torch" or not impl.long],
+    ]
+    if len(groups[1]) == sum(impl.maker == "torch" for impl in measured):
+        groups.pop()  # no others
+    picture = new_figure(height=3.4 * len(groups))
     panels = {"forward_ms": "Forward", "train_ms": "Forward and backward"}
-    axes = picture.subplots(1, 2, sharey=True)
-    for axis, (column, title) in zip(axes, panels.items(), strict=True):
-        for impl in IMPLS:
-            if (drawn[0].name, impl.name) not in of:
-                continue
-            taken = [of[case.name, impl.name][column] for case in drawn]
-            times = [1000 * float(ms or 0) / steps for ms in taken]
-            style = STYLE_OF_MAKER[impl.maker]
-            axis.plot(sizes, times, label=impl.name, color=COLOUR_OF_CELL[impl.cell], **style)
-        axis.set(title=title, xscale="log", yscale="log", xlabel="states H")
-        axis.set_xticks(sizes, [str(size) for size in sizes])
-        axis.xaxis.minorticks_off()
-    picture.axes[0].set_ylabel(f"µs per step, batch {drawn[0].batch}, {drawn[0].dtype}")
-    picture.legend(*picture.axes[0].get_legend_handles_labels(), loc="outside right center")
+    all_axes = picture.subplots(len(groups), 2, sharex=True, sharey=True, squeeze=False)
+    for group, axes in zip(groups, all_axes, strict=True):
+        for axis, (column, title) in zip(axes, panels.items(), strict=True):
+            for impl in group:
+                draw(axis, impl, drawn, [of[case.name, impl.name][column] for case in drawn])
+            axis.set_title(title)
+        axes[0].set_ylabel(f"µs per step, batch {drawn[0].batch}, {drawn[0].dtype}")
+        axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    for axis in all_axes[-1]:
+        axis.set_xlabel("states H")
     svg = to_svg(picture, "time of a step against the number of states")
     return svg.replace(">", f">{INK_STYLE}", 1)
+
+
+def draw(axis: Axes, impl: Impl, cases: Sequence[Case], taken: Sequence[Any]) -> None:
+    """A layer's line: microseconds of a step at each case's number of states."""
+    sizes = [case.states for case in cases]
+    times = [1000 * float(ms) / case.steps for ms, case in zip(taken, cases, strict=True)]
+    style = STYLE_OF_MAKER[impl.maker]
+    axis.plot(sizes, times, label=impl.name, color=COLOUR_OF_CELL[impl.cell], **style)
+    axis.set(xscale="log", yscale="log")
+    axis.set_xticks(sizes, [str(size) for size in sizes])
+    axis.xaxis.minorticks_off()

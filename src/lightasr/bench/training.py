@@ -24,7 +24,7 @@ from lightasr.bench.results import Measured
 from lightasr.data.batches import Batch
 from lightasr.errors import LightasrError
 from lightasr.models.registry import component
-from lightasr.plan import Plan
+from lightasr.plan import Job, Plan
 from lightasr.train.loop import Trainer
 
 TITLE = "Training throughput of a 4 x 320 bidirectional LSTM CTC model"
@@ -67,12 +67,6 @@ def rows(plan: Plan, steps: int = 6, rounds: int = 5) -> list[Measured]:
 def make_trainer(plan: Plan, work: Path) -> Trainer:
     """A trainer of the bench's model on the training parts of the plan's first experiment."""
     job = next(iter(plan.experiments)).runs[0].train
-    for upstream in job.inputs.values():
-        if not upstream.done(plan.project):
-            raise LightasrError(
-                f"bench train needs {upstream.receipt}: run "
-                f"`snakemake --profile profiles/local -- features tokenizer`"
-            )
     tree: dict[str, Any] = {**job.config}
     encoder = {"name": "ds2", "unit": "lstm", "dim": STATES, "layers": LAYERS}
     tree["model"] = {
@@ -81,8 +75,18 @@ def make_trainer(plan: Plan, work: Path) -> Trainer:
         "head": {"name": "linear", "dropout": 0.0},
     }
     config = schema.TrainSlice.model_validate_json(json.dumps(tree))
-    inputs = {name: plan.project / upstream.dir for name, upstream in job.inputs.items()}
-    return Trainer(config, inputs, work)
+    return Trainer(config, finished_inputs(plan, job, "train"), work)
+
+
+def finished_inputs(plan: Plan, job: Job, bench: str) -> dict[str, Path]:
+    """Directories that a training reads."""
+    for upstream in job.inputs.values():
+        if not upstream.done(plan.project):
+            raise LightasrError(
+                f"bench {bench} needs {upstream.receipt}: run "
+                f"`snakemake --profile profiles/local -- features tokenizer`"
+            )
+    return {name: plan.project / upstream.dir for name, upstream in job.inputs.items()}
 
 
 def our_loop(trainer: Trainer) -> Callable[[list[Any]], None]:
