@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -386,8 +387,8 @@ def bench_units(scale: Scale = None, json_out: BenchOut = None) -> None:
 
     the_plan = read_plan(scale, [units.STUDY])
     out = json_out or the_plan.project / "results" / "bench" / "units.json"
-    also = {"scale": the_plan.scale, "threads": usable_cores()}
-    print(write_results("units", units.TITLE, units.rows(the_plan), out, also=also))
+    where: Mapping[str, str | int] = {"scale": the_plan.scale, "threads": usable_cores()}
+    print(write_results("units", units.TITLE, units.rows(the_plan), out, also=where))
 
 
 @bench.command("features")
