@@ -101,12 +101,16 @@ def make_subjects(plan: Plan, work: Path) -> dict[str, Subject]:
 
 
 def equal_time(measured: Sequence[tuple[int, float]]) -> int | None:
-    """The width at which a step takes as long as `lstm`'s, from the two widths nearest to it.
+    """The width at which a step takes as long as `lstm`'s; None where widths do not tell.
 
-    Time is taken to be a power of the width between them; None where that says nothing.
+    Time is taken to be a power of the width, from the nearest widths on either side of it if there
+    are such, else from the two nearest.
     """
-    nearest = sorted(measured, key=lambda pair: abs(math.log(pair[1])))[:2]
-    (low, below), (high, above) = min(nearest), max(nearest)
+    if len(measured) < 2:
+        return None
+    nearest = sorted(measured, key=lambda pair: abs(math.log(pair[1])))
+    sides = [pair for pair in nearest if pair[1] < 1][:1] + [p for p in nearest if p[1] >= 1][:1]
+    (low, below), (high, above) = sorted(sides if len(sides) == 2 else nearest[:2])
     if low == high or below >= above:
         return None
     share = -math.log(below) / math.log(above / below)
