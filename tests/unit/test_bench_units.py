@@ -25,7 +25,9 @@ def test_the_width_of_equal_time_follows_from_widths_on_either_side_or_near(
     assert equal_time([(width, power(width)) for width in widths]) == 150
 
 
-@pytest.mark.parametrize("measured", [[(120, 1.0)], [(120, 0.8), (120, 0.8)], [(120, 1.1), (150, 0.9)]])
+@pytest.mark.parametrize(
+    "measured", [[(120, 1.0)], [(120, 0.8), (120, 0.8)], [(120, 1.1), (150, 0.9)]]
+)
 def test_one_width_or_a_contradiction_gives_none(measured: list[tuple[int, float]]) -> None:
     assert equal_time(measured) is None
 

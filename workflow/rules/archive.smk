@@ -16,10 +16,8 @@ rule fetch_part:
     # One connection needs no second core; voices are synthesised on all there are.
     threads: lambda wildcards: 1 if PLAN.jobs[wildcards.id].places else PLAN.threads("archive")
     resources:
-        mem_mb=2000,
-        # Minutes: an hour, and the time a line of 1 MB/s takes.
-        runtime=lambda wildcards: 60
-        + (PLAN.jobs[wildcards.id].places.get("bytes") or 0) // 60_000_000,
+        mem_mb=mem_mb,
+        runtime=runtime,
     params:
         options=PLAN.options,
     shell:

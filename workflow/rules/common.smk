@@ -1,10 +1,13 @@
 # The plan that all rules ask, and what they share.
 import os
+import signal
 import sys
 from pathlib import Path
 
 from lightasr.errors import LightasrError
-from lightasr.plan import load_plan
+from lightasr.plan import ROOTS, load_plan
+from lightasr.resources import MOST_MINUTES, foresee
+from lightasr.snakemakes import announce, clear_after_killed
 
 # Overrides: `snakemake --config scale=smoke studies=encoders,other`.
 OVERRIDES = {"scale", "studies"}
@@ -21,10 +24,22 @@ try:
 except LightasrError as error:
     # Alone: a traceback would lead here, while the mistake is in the file that the message names.
     sys.exit(str(error))
+if workflow.is_main_process:
+    clear_after_killed()
+# A cluster's warning before the time limit reaches all processes of a job: the trainer saves, and
+# the others, this one among them, must live until it has.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 # The commands of this Python's environment, whether or not it is activated.
 os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
+
+
+onstart:
+    announce()
+    # DVC wants the directory of every stage, also where a study has no job of it.
+    for root in ROOTS.values():
+        Path(root).mkdir(parents=True, exist_ok=True)
 
 
 def receipts(stage):
@@ -35,6 +50,17 @@ def receipts(stage):
 def inputs(wildcards):
     """What a job reads; it is keyed by content, so its age means nothing."""
     return [ancient(path) for path in PLAN.inputs(wildcards.id)]
+
+
+def mem_mb(wildcards, attempt):
+    """What the plan foresees; more after a failure, which may have been for want of memory."""
+    return attempt * foresee(PLAN.jobs[wildcards.id], PLAN.project).mem_mb
+
+
+def runtime(wildcards, attempt):
+    """Minutes, likewise."""
+    minutes = foresee(PLAN.jobs[wildcards.id], PLAN.project).minutes
+    return min(MOST_MINUTES, attempt * minutes)
 
 
 wildcard_constraints:

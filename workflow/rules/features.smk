@@ -15,8 +15,8 @@ rule compute_features:
         "logs/features/{id}.log",
     threads: PLAN.threads("features")
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=mem_mb,
+        runtime=runtime,
     params:
         options=PLAN.options,
     shell:

@@ -15,8 +15,8 @@ rule build_lm:
         "logs/lm/{id}.log",
     threads: PLAN.threads("lm")
     resources:
-        mem_mb=12000,
-        runtime=480,
+        mem_mb=mem_mb,
+        runtime=runtime,
     params:
         options=PLAN.options,
     shell:

@@ -13,10 +13,13 @@ rule score_run:
         "results/score/{id}/run.json",
     log:
         "logs/score/{id}.log",
+    group:
+        "evaluate"
     threads: PLAN.threads("score")
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=mem_mb,
+        runtime=runtime,
+        evaluations=1,
     params:
         options=PLAN.options,
     shell:

@@ -18,8 +18,8 @@ for study in PLAN.studies:
         log:
             f"logs/tables/{study.scale}-{study.name}.log",
         resources:
-            mem_mb=2000,
-            runtime=30,
+            mem_mb=lambda wildcards, attempt: attempt * 2000,
+            runtime=lambda wildcards, attempt: attempt * 30,
         params:
             study=study.name,
             options=f"--scale {PLAN.scale}",
@@ -37,8 +37,8 @@ rule make_report:
     log:
         f"logs/report/{PLAN.scale}.log",
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda wildcards, attempt: attempt * 2000,
+        runtime=lambda wildcards, attempt: attempt * 30,
     params:
         options=PLAN.options,
     shell:

@@ -15,8 +15,8 @@ rule make_tokenizer:
         "logs/tokenizer/{id}.log",
     threads: PLAN.threads("tokenizer")
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=mem_mb,
+        runtime=runtime,
     params:
         options=PLAN.options,
     shell:

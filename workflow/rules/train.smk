@@ -1,4 +1,24 @@
 # Fine-tuning: one job for each experiment and seed.
+import re
+
+
+def devices(resources):
+    """GPUs of each node, asked for by `gpu: 4` or `gres: "gpu:4"`; 1 where there is none."""
+    named = re.search(r"gpu(?::\w+)?:(\d+)", str(resources.get("gres") or ""))
+    return max(1, int(named[1]) if named else resources.get("gpu") or 1)
+
+
+def launcher(wildcards, resources):
+    """What starts the command once on each of several nodes."""
+    nodes = resources.get("nodes") or 1
+    return f"{resources.mpi} --nodes={nodes} --ntasks={nodes}" if nodes > 1 else ""
+
+
+def processes(wildcards, resources):
+    """The processes that train one model together."""
+    nodes = resources.get("nodes") or 1
+    several = f' --nodes {nodes} --rendezvous "$(hostname)"' if nodes > 1 else ""
+    return f"--devices {devices(resources)}{several}"
 
 
 rule train:
@@ -15,10 +35,12 @@ rule train_model:
         "logs/train/{id}.log",
     threads: PLAN.threads("train")
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=mem_mb,
+        runtime=runtime,
     params:
         options=PLAN.options,
-        devices=lambda wildcards, resources: max(1, resources.get("gpu") or 1),
+        launcher=launcher,
+        processes=processes,
     shell:
-        "lightasr --log {log} train {wildcards.id} {params.options} --devices {params.devices}"
+        "{params.launcher} lightasr --log {log} train {wildcards.id} {params.options}"
+        " {params.processes}"

@@ -1,0 +1,264 @@
+"""The workflow on a real Slurm cluster: every job through sbatch, and what goes wrong there.
+
+The daemons are real, their nodes are not. A training that has to be met while it runs has many
+epochs of a few seconds of speech.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from cluster import Cluster, cluster, missing, run, wait_for
+from sites import BIN, ROOT, Site
+
+from lightasr.plan import load_plan
+from lightasr.resources import foresee
+
+GPU = ("slurm_partition=gpu", "gpu=1")
+
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.skipif(not (BIN / "lmplz").exists(), reason="lmplz is not built"),
+    pytest.mark.timeout(900),
+]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def site(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A project whose smoke DAG, with beam search, table and report, ran through sbatch."""
+    made = Site.create(tmp_path_factory.mktemp("sites") / "first")
+    made.study(
+        "first",
+        {"gru": {"model": {"encoder": {"unit": "gru"}}}, "ligru": {}},
+        base={"model": {"encoder": {"name": "ds2", "unit": "ligru", "dim": 16, "layers": 1}}},
+    )
+    made.start("first")
+    made.finish()
+    return made
+
+
+FRAGILE = ("slurm_partition=fragile", "gpu=1")  # nodes that one test kills
+TRAININGS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "limit": (600, ("runtime=attempt", *GPU)),
+    "warned": (150, GPU),
+    "memory": (3, ("mem_mb=350 * attempt", *GPU)),
+    "two_gpus": (3, ("slurm_partition=gpu", "gpu=2")),
+    "two_nodes": (
+        3,
+        (
+            *("slurm_partition=gpu", "nodes=2", "tasks=2", "tasks_per_gpu=0", "mpi=srun"),
+            "gres='gpu:2'",
+        ),
+    ),
+    "node": (150, FRAGILE),
+    "killed": (150, GPU),
+}
+"""Epochs, and resources in place of the profile's."""
+
+
+@pytest.fixture(scope="module")
+def trainings(slurm: Cluster, site: Site) -> Iterator[dict[str, Site]]:
+    """Projects that train at the same time; to each something different happens."""
+    projects = {name: site.copy(name) for name in TRAININGS}
+    for name, (epochs, resources) in TRAININGS.items():
+        projects[name].study(name, {name: {"train": {"epochs": epochs}}})
+        projects[name].start(name, *resources, options=("--retries", "5"))
+        if name == "limit":  # a minute from now it will be stopped, and must have begun by then
+            wait_for(projects[name].trains, "epoch", seconds=60)
+    try:
+        for name, happen in HAPPENINGS.items():
+            project = projects[name]
+            wait_for(project.trains, f"epoch of {name}", seconds=200)
+            (job,) = states(slurm, project, "train_model")
+            happen(slurm, project, job)
+        yield projects
+    finally:
+        for project in projects.values():
+            project.process.kill()
+            project.process.wait()
+
+
+def warn(slurm: Cluster, project: Site, job: dict[str, str]) -> None:
+    """As `--signal=USR1@300` of the profile does it: every process of the job's steps hears it."""
+    run("scancel", "--signal=USR1", job["JobId"])
+
+
+def kill_node(slurm: Cluster, project: Site, job: dict[str, str]) -> None:
+    slurm.kill_node(job["NodeList"])
+
+
+def kill_main_process(slurm: Cluster, project: Site, job: dict[str, str]) -> None:
+    """And start it again, while its job still trains."""
+    os.kill(project.process.pid, signal.SIGKILL)
+    project.process.wait()
+    subprocess.run([BIN / "snakemake", "--unlock"], cwd=project.folder, check=True)
+    project.start("killed", *GPU, options=("--retries", "0"))
+
+
+HAPPENINGS = {"killed": kill_main_process, "node": kill_node, "warned": warn}
+"""What happens to a training once it has begun."""
+
+
+def states(slurm: Cluster, project: Site, part: str) -> list[dict[str, str]]:
+    """Slurm's jobs of a project with this in their comment, in the order of their submission."""
+    return [
+        job
+        for job in slurm.jobs()
+        if job["WorkDir"] == str(project.folder) and part in job["Comment"]
+    ]
+
+
+def epochs_of(project: Site) -> list[int]:
+    (curves,) = project.folder.glob(f"results/train/{project.receipt()['id']}/curves.csv")
+    with curves.open() as stream:
+        return [int(row["epoch"]) for row in csv.DictReader(stream)]
+
+
+# --- the smoke DAG ------------------------------------------------------------------------------
+
+
+def test_every_stage_ran_as_a_job_that_names_it_and_its_run(slurm: Cluster, site: Site) -> None:
+    jobs = states(slurm, site, "")
+    assert all(job["JobName"].startswith("lightasr_") for job in jobs)
+    comments = [job["Comment"] for job in jobs]
+    trained = [path.parent.name for path in site.folder.glob("results/train/*/run.json")]
+    assert len(trained) == 2
+    for run_id in trained:
+        assert f"rule_train_model_wildcards_{run_id}" in comments
+    for rule in ("fetch_part", "compute_features", "build_lm", "make_tokenizer", "make_report"):
+        assert any(comment.startswith(f"rule_{rule}") for comment in comments)
+    with (site.folder / "results/tables/smoke/first.csv").open() as stream:
+        assert [row["experiment"] for row in csv.DictReader(stream)] == ["gru", "ligru"]
+
+
+def test_short_stages_of_several_runs_share_a_job(slurm: Cluster, site: Site) -> None:
+    (evaluation,) = states(slurm, site, "rule_evaluate")
+    assert len(list(site.folder.glob("results/score/*/run.json"))) == 2
+    foreseen = foresee(load_plan(site.folder, "smoke", ["first"]).of_stage("decode")[0], ROOT)
+    assert f"mem={foreseen.mem_mb}M" in evaluation["TRES"], "one after the other"
+
+
+def test_reservations_are_what_the_plan_foresees(slurm: Cluster, site: Site) -> None:
+    plan = load_plan(site.folder, "smoke", ["first"])
+    for job in plan.of_stage("train"):
+        needs = foresee(job, site.folder)
+        (submitted,) = states(slurm, site, f"train_model_wildcards_{job.id}")
+        assert submitted["TimeLimit"] == f"{needs.minutes // 60:02}:{needs.minutes % 60:02}:00"
+        assert f"mem={needs.mem_mb}M" in submitted["TRES"]
+        assert submitted["Partition"] == "gpu"
+
+
+# --- misfortunes --------------------------------------------------------------------------------
+
+
+def test_two_gpus_of_a_node_are_seen_by_two_processes(trainings: dict[str, Site]) -> None:
+    project = trainings["two_gpus"]
+    project.finish()
+    assert project.receipt()["processes"] == 2
+    assert "CUDA_VISIBLE_DEVICES=0,1" in logs(project)
+
+
+def test_two_nodes_train_one_model(slurm: Cluster, trainings: dict[str, Site]) -> None:
+    project = trainings["two_nodes"]
+    project.finish()
+    (job,) = states(slurm, project, "train_model")
+    assert job["NodeList"] == "n[1-2]"
+    assert project.receipt()["processes"] == 4
+    assert logs(project).count("CUDA_VISIBLE_DEVICES=0,1") == 2
+
+
+def test_a_training_that_takes_too_much_memory_gets_more(
+    slurm: Cluster, trainings: dict[str, Site]
+) -> None:
+    project = trainings["memory"]
+    project.finish()
+    *killed, last = states(slurm, project, "train_model")
+    assert killed
+    assert all(job["JobState"] in {"OUT_OF_MEMORY", "FAILED", "CANCELLED"} for job in killed)
+    reserved = [int(re.search(r"mem=(\d+)M", job["TRES"])[1]) for job in (*killed, last)]
+    assert reserved == [350 * attempt for attempt in range(1, len(reserved) + 1)]
+    assert last["JobState"] == "COMPLETED"
+
+
+def test_a_training_goes_on_where_its_time_limit_ended_it(
+    slurm: Cluster, trainings: dict[str, Site]
+) -> None:
+    project = trainings["limit"]
+    project.finish()
+    first, *later = states(slurm, project, "train_model")
+    assert first["JobState"] == "TIMEOUT"
+    assert later
+    assert "saved at step" in logs(project)
+    assert "(SIGTERM)" in logs(project)
+    assert project.receipt()["attempts"] == 1 + len(later)
+    assert epochs_of(project) == list(range(1, 601)), "none twice, none left out"
+
+
+def test_a_warning_before_the_time_limit_lets_it_save_at_leisure(
+    slurm: Cluster, trainings: dict[str, Site]
+) -> None:
+    project = trainings["warned"]
+    project.finish()
+    assert "(SIGUSR1)" in logs(project)
+    assert "User defined signal" not in logs(project), "nothing around the trainer died of it"
+    assert project.receipt()["attempts"] == 2
+    assert epochs_of(project) == list(range(1, 151))
+
+
+def logs(project: Site) -> str:
+    return "".join(path.read_text() for path in sorted(project.folder.rglob("logs/**/*.log")))
+
+
+def test_a_node_that_dies_costs_no_more_than_the_last_epoch(
+    slurm: Cluster, trainings: dict[str, Site]
+) -> None:
+    project = trainings["node"]
+    project.finish()
+    assert [node for node in ("n3", "n4") if slurm.state(node).startswith("down")]
+    assert project.receipt()["attempts"] == 2
+    assert epochs_of(project) == list(range(1, 151))
+
+
+def test_a_killed_snakemake_that_is_started_again_trains_nothing_twice(
+    slurm: Cluster, trainings: dict[str, Site]
+) -> None:
+    project = trainings["killed"]
+    assert project.process.wait() != 0
+    first, *_ = states(slurm, project, "train_model")
+    assert "is being made by process" in logs(project)
+    assert f"job {first['JobId']}" in logs(project)
+
+    wait_for(lambda: state(slurm, first) == "COMPLETED", "end of the first job", seconds=300)
+    project.start("killed", *GPU)
+    project.finish()
+    assert project.receipt()["attempts"] == 1
+    assert epochs_of(project) == list(range(1, 151))
+
+
+def state(slurm: Cluster, job: dict[str, str]) -> str:
+    return next(now["JobState"] for now in slurm.jobs() if now["JobId"] == job["JobId"])
+
+
+def test_fifty_experiments_are_a_few_jobs(slurm: Cluster, site: Site) -> None:
+    """They differ in scoring alone, so that they are fifty short jobs and one training."""
+    project = site.copy("fifty")
+    samples = list(range(100, 150))
+    project.study("fifty", {"fifty": {"grid": {"score.bootstrap_samples": samples}}})
+    project.start("fifty", *GPU, options=("--group-components", "evaluate=25"))
+    project.finish()
+    assert len(states(slurm, project, "train_model")) == 1
+    assert len(states(slurm, project, "evaluate")) <= 3
+    with (project.folder / "results/tables/smoke/fifty.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == 50
