@@ -147,6 +147,13 @@ def train(
     devices: Annotated[
         int, typer.Option(min=1, help="GPUs of this machine (processes, where it has none).")
     ] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines that train together; run this on each of them.")
+    ] = 1,
+    rendezvous: Annotated[
+        str | None,
+        typer.Option(help="One of these machines, the same on all.", metavar="HOST[:PORT]"),
+    ] = None,
     profile_steps: Annotated[
         int, typer.Option(min=0, help="Only time this many steps, and write a trace.")
     ] = 0,
@@ -164,8 +171,8 @@ def train(
         from lightasr.train.profile import profile
 
         print(profile(plan, made, profile_steps))
-    elif devices > 1 and not launched():
-        launch(devices)
+    elif (devices > 1 or nodes > 1) and not launched():
+        launch(devices, nodes, rendezvous)
     else:
         execute(plan, made)
 
@@ -224,6 +231,71 @@ def status(scale: Scale = None, as_json: AsJson = False) -> None:
 
     the_plan = read_plan(scale)
     print(json.dumps(status_json(the_plan), indent=1) if as_json else status_text(the_plan))
+
+
+@app.command()
+def gc(
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            help="Keep what this scale needs, and no other (repeatable; default: every scale).",
+            metavar="SCALE",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What no experiment of any study refers to at any scale; nothing goes without `--yes`.
+
+    Example: `lightasr gc --yes`
+    """
+    from lightasr.gc import find_references, find_unused, found_json, found_text, remove
+
+    project = project_root()
+    references = find_references(project, keep)
+    found = find_unused(project, references)
+    if yes:
+        found = remove(project, found)
+    if as_json:
+        print(json.dumps(found_json(found, references, yes), indent=1))
+    else:
+        print(found_text(found, references, yes))
+
+
+@app.command()
+def verify(
+    stage: Annotated[
+        list[str] | None, typer.Argument(help="Only these stages.", metavar="[STAGE]...")
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Read every file, not only those written since the last time."),
+    ] = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Let the workflow make what is damaged again.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether data and results are still what was made, by the sizes and digests in receipts.
+
+    Example: `lightasr verify train decode --all`
+    """
+    from lightasr import verify as verifying
+
+    project = project_root()
+    stages = verifying.check_stages(stage)
+    folders = verifying.finished(project, stages)
+    compare = verifying.Compare.EVERYTHING if everything else verifying.Compare.WRITTEN_SINCE
+    found = verifying.find_damage(folders, compare)
+    if discard:
+        verifying.discard(found)
+    if as_json:
+        print(json.dumps(verifying.damage_json(folders, found), indent=1))
+    else:
+        print(verifying.damage_text(folders, found, discard))
+    if found and not discard:
+        sys.exit(1)
 
 
 @app.command()

@@ -69,9 +69,10 @@ def _start_of(pid: int) -> str | None:
     """When a process of this machine started; None when there is no such process."""
     try:
         # The name before it, in parentheses, may hold spaces.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return None if fields[0] == "Z" else fields[19]  # dead, and only not waited for by its parent
 
 
 def _create(path: Path, text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from lightasr.lock import read_holder
 from lightasr.plan import STAGES, Job, Plan
 from lightasr.stage import source_digest
+from lightasr.verify import read_receipt
 
 SHOWN_ROWS = 200
 
@@ -102,12 +102,10 @@ def status_json(plan: Plan) -> dict[str, Any]:
     for job in plan.jobs.values():
         if not done[job.id]:
             continue
-        try:
-            made_by = json.loads((plan.project / job.receipt).read_text())["source_digest"]
-        except (ValueError, KeyError, TypeError):  # not JSON, or not a receipt
+        receipt = read_receipt(plan.project / job.receipt)
+        if receipt is None:
             broken.append(job.receipt)
-            continue
-        if made_by != current:
+        elif (made_by := receipt["source_digest"]) != current:
             other.append({"stage": job.stage, "id": job.id, "source_digest": made_by})
     return {
         "scale": plan.scale,
@@ -160,6 +158,6 @@ def status_text(plan: Plan) -> str:
             entries = [tuple(str(value) for value in entry.values()) for entry in status[key]]
             lines += [f"  {line}" for line in _aligned(entries)]
     if status["unreadable"]:
-        lines += ["", "not a receipt; delete the directory to make it again:"]
+        lines += ["", "not a receipt; `lightasr verify --discard` lets it be made again:"]
         lines += [f"  {path}" for path in status["unreadable"]]
     return "\n".join(lines)

@@ -150,7 +150,22 @@ class Study:
     def tables(self) -> list[str]:
         """The table's files; the last one names its content, so that a stale table shows."""
         stem = f"results/tables/{self.scale}/{self.name}"
-        return [f"{stem}.md", f"{stem}.csv", f"{stem}.tex", f"{stem}-{self.key}.json"]
+        shown = [self.metrics, self.wer_plot, self.curves_plot]
+        return [f"{stem}.md", f"{stem}.csv", f"{stem}.tex", *shown, f"{stem}-{self.key}.json"]
+
+    @property
+    def metrics(self) -> str:
+        """What `dvc metrics` shows."""
+        return f"results/metrics/{self.scale}/{self.name}.json"
+
+    @property
+    def wer_plot(self) -> str:
+        """What `dvc plots` shows, one folder a kind of plot."""
+        return f"results/plots/wer/{self.scale}/{self.name}.csv"
+
+    @property
+    def curves_plot(self) -> str:
+        return f"results/plots/curves/{self.scale}/{self.name}.csv"
 
 
 @dataclass(frozen=True)
@@ -238,20 +253,29 @@ class Plan:
 # --- reading config/ ---------------------------------------------------------------------------
 
 
-def load_plan(project: Path, scale: str | None = None, studies: list[str] | None = None) -> Plan:
-    """Read, resolve and validate; every mistake in every chosen study is told at once."""
+def load_plan(
+    project: Path,
+    scale: str | None = None,
+    studies: list[str] | None = None,
+    corpora: type[Datasets] = Datasets,
+    tables: bool = True,
+) -> Plan:
+    """Read, resolve and validate; every mistake in every chosen study is told at once.
+
+    Without `tables`, what they show is not checked: runs do not depend on it.
+    """
     config = project / "config"
     main_tree = read_yaml(config / "config.yaml")
     main = check(schema.Main, main_tree, [Layer("config/config.yaml", None, main_tree)])
     scale = scale or main.scale
     scale_layer, head = load_scale(config, scale)
-    datasets = Datasets.load(project, scale_layer.file, head.datasets, main.mirrors)
+    datasets = corpora.load(project, scale_layer.file, head.datasets, main.mirrors)
     planner = _Planner(datasets)
     loaded = []
     mistakes = Mistakes()
     for name in dict.fromkeys(studies or main.studies):
         with mistakes.noted():
-            loaded.append(_study(config, name, scale, scale_layer, head.seeds, planner))
+            loaded.append(_study(config, name, scale, scale_layer, head.seeds, planner, tables))
     mistakes.tell()
     return Plan(project, scale, tuple(loaded))
 
@@ -281,6 +305,7 @@ def _study(
     scale_layer: Layer,
     scale_seeds: tuple[int, ...] | None,
     planner: _Planner,
+    tables: bool,
 ) -> Study:
     tree = read_yaml(_config_file(config, "studies", name))
     file = f"config/studies/{name}.yaml"
@@ -297,7 +322,8 @@ def _study(
                 _check_language_model(resolved, layers)
                 runs = planner.runs(resolved, scale_seeds or spec.seeds)
                 experiments.append(Experiment(name, row, resolved, runs))
-    _check_table(file, spec, experiments, planner.datasets.parts, mistakes)
+    if tables:
+        _check_table(file, spec, experiments, planner.datasets.parts, mistakes)
     mistakes.tell()
     return Study(name, scale, spec, tuple(experiments))
 

@@ -27,6 +27,7 @@ from lightasr.invalid import Layer, check
 from lightasr.lock import locked
 from lightasr.plan import Job, Plan
 from lightasr.progress import say
+from lightasr.verify import Compare, damage, fingerprints
 
 # A stage: the typed slice of its configuration, and the module whose `run` does the work.
 RUNNERS: dict[str, tuple[type[schema.Section], str]] = {
@@ -53,6 +54,11 @@ def execute(plan: Plan, job: Job) -> None:
                 f"{job.stage} {job.id}: needs {upstream.stage} {upstream.id} first: "
                 f"run `snakemake --profile profiles/local -- {upstream.receipt}`"
             )
+        if (reason := damage(project / upstream.dir, Compare.SIZES)) is not None:
+            raise LightasrError(
+                f"{job.stage} {job.id}: reads {upstream.dir}, which is damaged: {reason}; "
+                "run `lightasr verify --discard`, then the workflow again"
+            )
     section, module = RUNNERS[job.stage]
     whole = {**job.config, **job.places}
     config = check(section, whole, [Layer(job.dir, None, whole)])
@@ -78,7 +84,7 @@ def execute(plan: Plan, job: Job) -> None:
             raise
         finally:
             attempt.stop()
-        receipt = {**record(job, attempt), **extras}
+        receipt = {**record(job, attempt), **extras, "files": fingerprints(out)}
         (out / "run.json").write_text(json.dumps(receipt, indent=1) + "\n")
         put_in_place(out, project / job.dir)
         shutil.rmtree(work)

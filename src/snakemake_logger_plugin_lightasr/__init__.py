@@ -23,6 +23,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from lightasr.progress import ONLY_LOG, clock
+from lightasr.snakemakes import holders
 
 # Remarks of Snakemake that a reader acts on; the rest of what it says of itself is left out.
 KEPT_REMARKS = ("Nothing to be done", "Complete log(s)", "Exiting because", "Trying to restart")
@@ -95,6 +96,8 @@ class LogHandler(LogHandlerBase):
                 self.total = record.stats["total"] if hasattr(record, "stats") else 0
                 if self.live is not None:
                     self.live.start()
+            case LogEvent.ERROR if record.exception == "LockException" and (at_work := holders()):
+                self.say(f"Another Snakemake makes these files: {'; '.join(at_work)}. Wait for it.")
             case LogEvent.JOB_ERROR | LogEvent.GROUP_ERROR | LogEvent.ERROR:
                 if event == LogEvent.JOB_ERROR:
                     self.jobs.pop(record.jobid, None)

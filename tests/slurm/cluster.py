@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-NODES = ("n1", "n2", "n3", "n4")
+NODES = ("n1", "n2", "n3", "n4", "n5", "n6")
 CPUS, MEMORY_MB = 4, 8000
 GPUS = 2
 CONTROLLER_PORT, FIRST_NODE_PORT = 16817, 16901
@@ -62,6 +62,7 @@ PARTITIONS = """\
 PartitionName=cpu Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=n[1-2] MaxTime=INFINITE State=UP
 PartitionName=fragile Nodes=n[3-4] MaxTime=INFINITE State=UP
+PartitionName=pair Nodes=n[5-6] MaxTime=INFINITE State=UP
 """
 
 

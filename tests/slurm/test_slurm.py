@@ -10,7 +10,6 @@ import csv
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -51,18 +50,18 @@ def site(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 FRAGILE = ("slurm_partition=fragile", "gpu=1")  # nodes that one test kills
 TRAININGS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "limit": (600, ("runtime=attempt", *GPU)),
-    "warned": (150, GPU),
+    "limit": (1000, ("runtime=attempt", *GPU)),
+    "warned": (80, GPU),
     "memory": (3, ("mem_mb=350 * attempt", *GPU)),
     "two_gpus": (3, ("slurm_partition=gpu", "gpu=2")),
     "two_nodes": (
         3,
         (
-            *("slurm_partition=gpu", "nodes=2", "tasks=2", "tasks_per_gpu=0", "mpi=srun"),
+            *("slurm_partition=pair", "nodes=2", "tasks=2", "tasks_per_gpu=0", "mpi=srun"),
             "gres='gpu:2'",
         ),
     ),
-    "node": (150, FRAGILE),
+    "node": (80, FRAGILE),
     "killed": (150, GPU),
 }
 """Epochs, and resources in place of the profile's."""
@@ -74,7 +73,7 @@ def trainings(slurm: Cluster, site: Site) -> Iterator[dict[str, Site]]:
     projects = {name: site.copy(name) for name in TRAININGS}
     for name, (epochs, resources) in TRAININGS.items():
         projects[name].study(name, {name: {"train": {"epochs": epochs}}})
-        projects[name].start(name, *resources, options=("--retries", "5"))
+        projects[name].start(name, *resources, options=("--retries", "5"), targets=("train",))
         if name == "limit":  # a minute from now it will be stopped, and must have begun by then
             wait_for(projects[name].trains, "epoch", seconds=60)
     try:
@@ -103,11 +102,10 @@ def kill_main_process(slurm: Cluster, project: Site, job: dict[str, str]) -> Non
     """And start it again, while its job still trains."""
     os.kill(project.process.pid, signal.SIGKILL)
     project.process.wait()
-    subprocess.run([BIN / "snakemake", "--unlock"], cwd=project.folder, check=True)
-    project.start("killed", *GPU, options=("--retries", "0"))
+    project.start("killed", *GPU, options=("--retries", "0"), targets=("train",))
 
 
-HAPPENINGS = {"killed": kill_main_process, "node": kill_node, "warned": warn}
+HAPPENINGS = {"warned": warn, "node": kill_node, "killed": kill_main_process}
 """What happens to a training once it has begun."""
 
 
@@ -174,7 +172,7 @@ def test_two_nodes_train_one_model(slurm: Cluster, trainings: dict[str, Site]) -
     project = trainings["two_nodes"]
     project.finish()
     (job,) = states(slurm, project, "train_model")
-    assert job["NodeList"] == "n[1-2]"
+    assert job["NodeList"] == "n[5-6]"
     assert project.receipt()["processes"] == 4
     assert logs(project).count("CUDA_VISIBLE_DEVICES=0,1") == 2
 
@@ -203,7 +201,7 @@ def test_a_training_goes_on_where_its_time_limit_ended_it(
     assert "saved at step" in logs(project)
     assert "(SIGTERM)" in logs(project)
     assert project.receipt()["attempts"] == 1 + len(later)
-    assert epochs_of(project) == list(range(1, 601)), "none twice, none left out"
+    assert epochs_of(project) == list(range(1, 1001)), "none twice, none left out"
 
 
 def test_a_warning_before_the_time_limit_lets_it_save_at_leisure(
@@ -214,7 +212,7 @@ def test_a_warning_before_the_time_limit_lets_it_save_at_leisure(
     assert "(SIGUSR1)" in logs(project)
     assert "User defined signal" not in logs(project), "nothing around the trainer died of it"
     assert project.receipt()["attempts"] == 2
-    assert epochs_of(project) == list(range(1, 151))
+    assert epochs_of(project) == list(range(1, 81))
 
 
 def logs(project: Site) -> str:
@@ -228,7 +226,7 @@ def test_a_node_that_dies_costs_no_more_than_the_last_epoch(
     project.finish()
     assert [node for node in ("n3", "n4") if slurm.state(node).startswith("down")]
     assert project.receipt()["attempts"] == 2
-    assert epochs_of(project) == list(range(1, 151))
+    assert epochs_of(project) == list(range(1, 81))
 
 
 def test_a_killed_snakemake_that_is_started_again_trains_nothing_twice(
@@ -241,7 +239,7 @@ def test_a_killed_snakemake_that_is_started_again_trains_nothing_twice(
     assert f"job {first['JobId']}" in logs(project)
 
     wait_for(lambda: state(slurm, first) == "COMPLETED", "end of the first job", seconds=300)
-    project.start("killed", *GPU)
+    project.start("killed", *GPU, targets=("train",))
     project.finish()
     assert project.receipt()["attempts"] == 1
     assert epochs_of(project) == list(range(1, 151))

@@ -116,6 +116,21 @@ def test_an_input_that_is_missing_is_named(plan: Plan, job: Job) -> None:
         execute(plan, lm)
 
 
+def test_an_input_that_is_damaged_is_refused(
+    plan: Plan, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(config: object, inputs: object, out: Path, work: Path) -> None:
+        (out / "tokens.txt").write_text("a\nb\n")
+
+    runs(monkeypatch, run)
+    execute(plan, job)
+    (plan.project / job.dir / "tokens.txt").write_text("a\n")
+    lm = Job("lm", "4gram", {"order": 4}, {"tokenizer": job})
+    damage = "tokens.txt has 2 bytes, was made with 4; run `lightasr verify --discard`"
+    with pytest.raises(LightasrError, match=rf"reads {job.dir}, which is damaged: {damage}"):
+        execute(plan, lm)
+
+
 def test_a_second_process_is_told_who_is_at_work_and_a_killed_one_leaves_no_lock(
     plan: Plan, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

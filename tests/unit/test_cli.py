@@ -75,6 +75,7 @@ def test_the_names_of_the_commands_stay() -> None:
         "evaluate",
         "features",
         "fetch",
+        "gc",
         "lm",
         "plan",
         "report",
@@ -85,6 +86,7 @@ def test_the_names_of_the_commands_stay() -> None:
         "tokenizer",
         "train",
         "transcribe",
+        "verify",
     ]
 
 

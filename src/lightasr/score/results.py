@@ -7,6 +7,7 @@ from typing import Any
 
 from lightasr.files import write_atomically
 from lightasr.plan import Plan, Study
+from lightasr.score.metrics import write_curves, write_error_rates, write_metrics
 from lightasr.score.report import write_report
 from lightasr.score.study import Published, Row, SeedRun, StudyTable, read_run
 from lightasr.score.tables import write_table
@@ -43,9 +44,13 @@ def study_table(plan: Plan, study: Study) -> StudyTable:
 
 
 def make_table(plan: Plan, study: Study) -> None:
-    """`<study>.md`, `.csv`, `.tex`, and last the file that names what went in."""
+    """`<study>.md`, `.csv`, `.tex`, what DVC shows, and last the file that names what went in."""
     stamp = plan.project / study.tables[-1]
-    write_table(study_table(plan, study), stamp.parent)
+    table = study_table(plan, study)
+    write_table(table, stamp.parent)
+    write_metrics(table, plan.project / study.metrics)
+    write_error_rates(table, plan.project / study.wer_plot)
+    write_curves(table, plan.project / study.curves_plot)
     for old in stamp.parent.glob(f"{study.name}-*.json"):
         if old.stem.rpartition("-")[0] == study.name:
             old.unlink()

@@ -26,11 +26,12 @@ def launch(processes: int, nodes: int = 1, rendezvous: str | None = None) -> Non
     """
     check_devices(processes)
     command = [sys.executable, "-m", "torch.distributed.run", *meeting(nodes, rendezvous)]
-    command += ["--nproc-per-node", str(processes), "-m", "lightasr", *sys.argv[1:]]
+    # After `--` torchrun takes no option of ours for one of its own.
+    command += ["--nproc-per-node", str(processes), "-m", "--", "lightasr", *sys.argv[1:]]
     threads = max(1, usable_cores() // processes)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     stopped: list[int] = []
-    # A cluster's warning reaches torchrun, too, which knows it not; what is ignored now, it ignores.
+    # A cluster's warning reaches torchrun, too: what is ignored now, it will ignore.
     warned = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     with subprocess.Popen(command, env=environment) as team:
 
