@@ -8,6 +8,7 @@ from typing import Any
 
 from lightasr.lock import read_holder
 from lightasr.plan import STAGES, Job, Plan
+from lightasr.resources import foresee
 from lightasr.stage import source_digest
 from lightasr.verify import read_receipt
 
@@ -41,6 +42,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "dir": job.dir,
                 "done": done[job.id],
                 "inputs": {name: upstream.id for name, upstream in job.inputs.items()},
+                "needs": foresee(job, plan.project)._asdict(),
             }
             for job in plan.jobs.values()
         ],

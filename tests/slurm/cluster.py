@@ -1,4 +1,4 @@
-"""A real Slurm cluster on one machine for tests: virtual nodes with two pretended GPUs each.
+"""A real Slurm cluster on one machine for tests: virtual nodes with pretended GPUs.
 
 It needs root and the Debian packages slurmctld, slurmd, slurm-client and munge, but neither systemd
 nor a network. The programs that Snakemake's plugin starts find a cluster by /etc/slurm alone, so a
@@ -20,8 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NODES = ("n1", "n2", "n3", "n4", "n5", "n6")
-CPUS, MEMORY_MB = 4, 8000
-GPUS = 2
+CPUS, GPUS, MEMORY_MB = 8, 4, 16_000
 CONTROLLER_PORT, FIRST_NODE_PORT = 16817, 16901
 LINKED = ("slurm.conf", "gres.conf", "cgroup.conf")
 ETC = Path("/etc/slurm")
@@ -106,7 +105,8 @@ class Cluster:
                 f"Gres=gpu:{GPUS} State=UNKNOWN\n"
             )
         (folder / "slurm.conf").write_text("\n".join([*lines, PARTITIONS]))
-        (folder / "gres.conf").write_text(f"Name=gpu Count={GPUS} File={folder}/gpu[0-1]\n")
+        devices = f"{folder}/gpu[0-{GPUS - 1}]"
+        (folder / "gres.conf").write_text(f"Name=gpu Count={GPUS} File={devices}\n")
         (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
         for number in range(GPUS):  # Slurm wants real devices
             subprocess.run(["mknod", folder / f"gpu{number}", "c", "1", "3"], check=True)

@@ -14,13 +14,17 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PARTS_OF_PROJECT = ("config", "workflow", "profiles", "Snakefile")
+PARTS_OF_PROJECT = ("config", "workflow", "profiles", "Snakefile", "dvc.yaml")
 TINY = {"encoder": {"name": "ds2", "dim": 16, "layers": 1}}
-QUICK = [
-    *["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"],
-    *["--latency-wait", "20"],
-]
-THREADS = ["--set-threads", "train_model=1", "compute_features=2"]
+QUICKLY = Path(__file__).with_name("quick_snakemake.py")
+# What a site sets in the profile: no accounting database, small nodes.
+OF_SITE = {
+    "slurm-status-command": "squeue",
+    "slurm-init-seconds-before-status-checks": 1,
+    "seconds-between-status-checks": 1,
+    "latency-wait": 20,
+    "set-threads": {"train_model": 1, "compute_features": 2},
+}
 
 
 class Site:
@@ -40,6 +44,8 @@ class Site:
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, folder / name)
         (folder / "slurm").symlink_to("profiles/slurm")
+        profile = folder / "slurm" / "profile.yaml"
+        profile.write_text(yaml.safe_dump({**yaml.safe_load(profile.read_text()), **OF_SITE}))
         return cls(folder)
 
     def study(self, name: str, experiments: dict[str, Any], **settings: Any) -> None:
@@ -57,9 +63,8 @@ class Site:
         targets: tuple[str, ...] = (),
     ) -> None:
         """`train` are resources of trainings, in place of the profile's."""
-        command = [BIN / "snakemake", "--profile", "slurm", *QUICK, *THREADS, *options]
-        command += ["--slurm-status-command", status]
-        command += ["--config", "scale=smoke", f"studies={study}"]
+        command = [sys.executable, QUICKLY, "--profile", "slurm", *options]
+        command += ["--slurm-status-command", status, "--config", "scale=smoke", f"studies={study}"]
         if train:
             command += ["--set-resources", *(f"train_model:{setting}" for setting in train)]
         command += ["--", *targets]
