@@ -82,7 +82,7 @@ def measured(project: Path, *command: str) -> Measured:
     return Measured(
         seconds,
         usage.ru_utime + usage.ru_stime,
-        max(peak[0], usage.ru_maxrss * 1024),
+        peak[0],  # `ru_maxrss` would count what this process had when it forked
         text,
     )
 
