@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON_VERSIONS := 3.12 3.11
 PYTHON ?= $(PYTHON_VERSIONS:%=python%) python3
 UV_VERSION := 0.13.8
-TEST_JOBS ?= 3
+TEST_JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,10 +49,8 @@ demo: setup  ## run the whole workflow on the built-in corpus and print the tabl
 	@cat results/tables/sample/*.md
 	@echo "The report: results/report/sample.html"
 
-# Three at a time on two cores, since tests of Slurm wait a lot; in the order of the folders, so that
-# these begin first.
-test: setup  ## run the tests (TEST_JOBS=3 at a time)
-	@python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+test: setup  ## run the tests (TEST_JOBS=2 at a time)
+	@python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 lint: setup  ## check style, types and the workflow
 	@ruff check .
