@@ -173,6 +173,7 @@ def test_reservations_are_what_the_plan_foresees(slurm: Cluster, site: Site) -> 
 # --- misfortunes --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_gpus_of_a_node_are_seen_by_two_processes(trainings: dict[str, Site]) -> None:
     project = trainings["two_gpus"]
     project.finish()
@@ -180,6 +181,7 @@ def test_two_gpus_of_a_node_are_seen_by_two_processes(trainings: dict[str, Site]
     assert re.search(r"CUDA_VISIBLE_DEVICES=\d,\d\n", logs(project))
 
 
+@pytest.mark.slow
 def test_two_nodes_train_one_model(slurm: Cluster, trainings: dict[str, Site]) -> None:
     project = trainings["two_nodes"]
     project.finish()
@@ -189,6 +191,7 @@ def test_two_nodes_train_one_model(slurm: Cluster, trainings: dict[str, Site]) -
     assert len(re.findall(r"CUDA_VISIBLE_DEVICES=\d,\d\n", logs(project))) == 2
 
 
+@pytest.mark.slow
 def test_a_training_that_takes_too_much_memory_gets_more(
     slurm: Cluster, trainings: dict[str, Site]
 ) -> None:
@@ -202,6 +205,7 @@ def test_a_training_that_takes_too_much_memory_gets_more(
     assert last["JobState"] == "COMPLETED"
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_where_its_time_limit_ended_it(
     slurm: Cluster, trainings: dict[str, Site]
 ) -> None:
@@ -214,6 +218,7 @@ def test_a_training_goes_on_where_its_time_limit_ended_it(
     assert epochs_of(project) == list(range(1, 81)), "none twice, none left out"
 
 
+@pytest.mark.slow
 def test_a_warning_before_the_time_limit_lets_it_save_at_leisure(
     slurm: Cluster, trainings: dict[str, Site]
 ) -> None:
@@ -229,16 +234,18 @@ def logs(project: Site) -> str:
     return "".join(path.read_text() for path in sorted(project.folder.rglob("logs/**/*.log")))
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_costs_no_more_than_the_last_epoch(
     slurm: Cluster, trainings: dict[str, Site]
 ) -> None:
     project = trainings["node"]
     project.finish()
-    assert [node for node in ("n3", "n4") if slurm.state(node).startswith("down")]
+    assert {slurm.state(node) for node in ("n3", "n4")} != {"idle"}
     assert project.receipt()["attempts"] == 2
     assert epochs_of(project) == list(range(1, 81))
 
 
+@pytest.mark.slow
 def test_a_killed_snakemake_that_is_started_again_trains_nothing_twice(
     slurm: Cluster, trainings: dict[str, Site]
 ) -> None:
