@@ -9,7 +9,7 @@ PYTHON_VERSIONS := 3.12 3.11
 PYTHON ?= $(PYTHON_VERSIONS:%=python%) python3
 UV_VERSION := 0.13.8
 TEST_JOBS ?= 2
-TEST_OPTIONS ?= -m "not slow"
+TEST_OPTIONS ?= -m "not (slurm and slow)"
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -50,7 +50,7 @@ demo: setup  ## run the whole workflow on the built-in corpus and print the tabl
 	@cat results/tables/sample/*.md
 	@echo "The report: results/report/sample.html"
 
-test: setup  ## run the tests (TEST_JOBS=2 at a time; with TEST_OPTIONS= the slow ones, too)
+test: setup  ## run the tests (TEST_JOBS=2 at a time; with TEST_OPTIONS= also the slow ones of Slurm)
 	@python -m pytest -n $(TEST_JOBS) --dist loadfile $(TEST_OPTIONS)
 
 lint: setup  ## check style, types and the workflow

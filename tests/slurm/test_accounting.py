@@ -12,6 +12,7 @@ from sites import Site
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [
+    pytest.mark.slurm,
     pytest.mark.slow,
     pytest.mark.skipif(cluster.missing() is not None, reason=str(cluster.missing())),
     pytest.mark.skipif(accounting.missing() is not None, reason=str(accounting.missing())),

@@ -26,6 +26,7 @@ from lightasr.resources import foresee
 GPU = ("slurm_partition=gpu", "gpu=1")
 
 pytestmark = [
+    pytest.mark.slurm,
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
     pytest.mark.skipif(not (BIN / "lmplz").exists(), reason="lmplz is not built"),
     pytest.mark.timeout(900),
