@@ -39,13 +39,14 @@ RUNNERS: dict[str, tuple[type[schema.Section], str]] = {
     "decode": (schema.DecodeSlice, "lightasr.decode.run"),
     "score": (schema.Score, "lightasr.score.wer"),
 }
+ORDERED = "LIGHTASR_ORDERED"  # when the workflow was started that orders a job
 REPORTED_PACKAGES = ("torch", "torchaudio", "lhotse", "numpy", "numba", "snakemake")
 
 
 def execute(plan: Plan, job: Job) -> None:
     """Make a job's directory, unless it is there."""
     project = plan.project
-    if job.done(project):
+    if finished(job, project):
         say(f"{job.stage} {job.id}: done before")
         return
     for upstream in job.inputs.values():
@@ -71,7 +72,7 @@ def execute(plan: Plan, job: Job) -> None:
         run(config, inputs, project / job.dir, work)  # rank 0 locks, writes and keeps the record
         return
     with locked(work, f"{job.stage} {job.id}"):
-        if job.done(project):  # another process was quicker
+        if finished(job, project):  # another process was quicker
             return
         attempt = Attempt.start(work)
         out = fresh_directory(project / job.dir)
@@ -88,6 +89,22 @@ def execute(plan: Plan, job: Job) -> None:
         (out / "run.json").write_text(json.dumps(receipt, indent=1) + "\n")
         put_in_place(out, project / job.dir)
         shutil.rmtree(work)
+
+
+def finished(job: Job, project: Path) -> bool:
+    """Whether there is nothing to do.
+
+    The workflow orders what is there only on purpose (`snakemake --forcerun`), unless it was made
+    after the order: by a job of a workflow that was killed and started again, while this job waited
+    in a cluster's queue.
+    """
+    ordered = os.environ.get(ORDERED)
+    if ordered is None or not job.done(project):
+        return job.done(project)
+    if damage(project / job.dir, Compare.SIZES) is not None:
+        return False
+    receipt = json.loads((project / job.receipt).read_text())
+    return datetime.fromisoformat(receipt["finished"]) >= datetime.fromisoformat(ordered)
 
 
 def fresh_directory(final: Path) -> Path:

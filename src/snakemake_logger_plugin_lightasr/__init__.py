@@ -27,6 +27,8 @@ from lightasr.snakemakes import holders
 
 # Remarks of Snakemake that a reader acts on; the rest of what it says of itself is left out.
 KEPT_REMARKS = ("Nothing to be done", "Complete log(s)", "Exiting because", "Trying to restart")
+# Said of every job that fails before it has made anything.
+DROPPED_WARNINGS = ("Cannot restore ",)
 SHOWN_JOBS = 12
 # The digits that end a run's name: without them a line fits into 80 columns.
 KEY = re.compile(r"-[0-9a-f]{10}\b")
@@ -107,7 +109,8 @@ class LogHandler(LogHandlerBase):
 
     def matters(self, record: logging.LogRecord) -> bool:
         text = str(record.msg or "")
-        return record.levelno >= logging.WARNING or text.startswith(KEPT_REMARKS)
+        warns = record.levelno >= logging.WARNING and not text.startswith(DROPPED_WARNINGS)
+        return warns or text.startswith(KEPT_REMARKS)
 
     def start(self, record: logging.LogRecord) -> None:
         wildcards = dict(record.wildcards or {})

@@ -157,6 +157,10 @@ class Cluster:
     def state(self, node: str) -> str:
         return run("sinfo", "--noheader", "--nodes", node, "--format=%T").split()[0]
 
+    def responds(self, node: str) -> bool:
+        """Slurm marks the state of one that does not."""
+        return not self.state(node).endswith("*")
+
     def jobs(self) -> list[dict[str, str]]:
         """Every job since the start, as `scontrol` tells it."""
         told = run("scontrol", "show", "job", "--oneliner", "--all")

@@ -15,7 +15,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PARTS_OF_PROJECT = ("config", "workflow", "profiles", "Snakefile", "dvc.yaml")
-TINY = {"encoder": {"name": "ds2", "dim": 16, "layers": 1}}
+TINY = {"name": "ds2", "dim": 16, "layers": 1}
+SMALL = {"corpus": {"test": ["test-clean"]}, "model": {"encoder": TINY}}
 QUICKLY = Path(__file__).with_name("quick_snakemake.py")
 # What a site sets in the profile: no accounting database, small nodes.
 OF_SITE = {
@@ -50,7 +51,7 @@ class Site:
 
     def study(self, name: str, experiments: dict[str, Any], **settings: Any) -> None:
         tree = {"title": name, "columns": ["params"], "seeds": [1], "experiments": experiments}
-        tree["base"] = {"model": TINY, "decode": {"decoders": ["greedy"]}}
+        tree["base"] = {**SMALL, "decode": {"decoders": ["greedy"]}}
         path = self.folder / "config" / "studies" / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**tree, **settings}, sort_keys=False))
 

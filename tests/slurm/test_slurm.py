@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from cluster import Cluster, cluster, missing, run, wait_for
-from sites import BIN, QUICKLY, ROOT, Site
+from sites import BIN, QUICKLY, ROOT, SMALL, TINY, Site
 
 from lightasr.plan import load_plan
 from lightasr.resources import foresee
@@ -46,7 +46,7 @@ def site(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
     made.study(
         "first",
         {"gru": {"model": {"encoder": {"unit": "gru"}}}, "ligru": {}},
-        base={"model": {"encoder": {"name": "ds2", "unit": "ligru", "dim": 16, "layers": 1}}},
+        base={**SMALL, "model": {"encoder": {**TINY, "unit": "ligru"}}},
     )
     made.start("first")
     made.finish()
@@ -55,8 +55,8 @@ def site(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 FRAGILE = ("slurm_partition=fragile", "gpu=1")  # nodes that one test kills
 TRAININGS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "limit": (80, ("runtime=attempt + 1", *GPU)),
-    "warned": (80, GPU),
+    "limit": (20, ("runtime=attempt + 1", *GPU)),
+    "warned": (20, GPU),
     "memory": (3, ("mem_mb=350 * attempt", *GPU)),
     "two_gpus": (3, ("slurm_partition=gpu", "gpu=2")),
     "two_nodes": (
@@ -66,8 +66,8 @@ TRAININGS: dict[str, tuple[int, tuple[str, ...]]] = {
             "gres='gpu:2'",
         ),
     ),
-    "node": (80, FRAGILE),
-    "killed": (400, GPU),
+    "node": (20, FRAGILE),
+    "killed": (20, GPU),
 }
 """Epochs, and resources in place of the profile's."""
 
@@ -96,10 +96,15 @@ def trainings(slurm: Cluster, site: Site) -> Iterator[dict[str, Site]]:
             project.process.wait()
 
 
+def send(project: Site, number: signal.Signals) -> None:
+    """A signal to the process that trains."""
+    (lock,) = project.folder.glob("checkpoints/train/*/lock")
+    os.kill(json.loads(lock.read_text())["pid"], number)
+
+
 def pause(slurm: Cluster, project: Site, job: dict[str, str]) -> None:
     """Slurm wakes it to tell it that its time is up."""
-    (lock,) = project.folder.glob("checkpoints/train/*/lock")
-    os.kill(json.loads(lock.read_text())["pid"], signal.SIGSTOP)
+    send(project, signal.SIGSTOP)
 
 
 def warn(slurm: Cluster, project: Site, job: dict[str, str]) -> None:
@@ -113,6 +118,7 @@ def kill_node(slurm: Cluster, project: Site, job: dict[str, str]) -> None:
 
 def kill_main_process(slurm: Cluster, project: Site, job: dict[str, str]) -> None:
     """And start it again, while its job still trains."""
+    pause(slurm, project, job)
     os.kill(project.process.pid, signal.SIGKILL)
     project.process.wait()
     project.start("killed", *GPU, options=("--retries", "0"), targets=("train",))
@@ -174,7 +180,6 @@ def test_reservations_are_what_the_plan_foresees(slurm: Cluster, site: Site) -> 
 # --- misfortunes --------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_two_gpus_of_a_node_are_seen_by_two_processes(trainings: dict[str, Site]) -> None:
     project = trainings["two_gpus"]
     project.finish()
@@ -182,7 +187,6 @@ def test_two_gpus_of_a_node_are_seen_by_two_processes(trainings: dict[str, Site]
     assert re.search(r"CUDA_VISIBLE_DEVICES=\d,\d\n", logs(project))
 
 
-@pytest.mark.slow
 def test_two_nodes_train_one_model(slurm: Cluster, trainings: dict[str, Site]) -> None:
     project = trainings["two_nodes"]
     project.finish()
@@ -192,7 +196,6 @@ def test_two_nodes_train_one_model(slurm: Cluster, trainings: dict[str, Site]) -
     assert len(re.findall(r"CUDA_VISIBLE_DEVICES=\d,\d\n", logs(project))) == 2
 
 
-@pytest.mark.slow
 def test_a_training_that_takes_too_much_memory_gets_more(
     slurm: Cluster, trainings: dict[str, Site]
 ) -> None:
@@ -206,20 +209,6 @@ def test_a_training_that_takes_too_much_memory_gets_more(
     assert last["JobState"] == "COMPLETED"
 
 
-@pytest.mark.slow
-def test_a_training_goes_on_where_its_time_limit_ended_it(
-    slurm: Cluster, trainings: dict[str, Site]
-) -> None:
-    project = trainings["limit"]
-    project.finish()
-    *stopped, last = states(slurm, project, "train_model")
-    assert [job["JobState"] for job in (*stopped, last)] == ["TIMEOUT", "COMPLETED"]
-    assert re.search(r"saved at step \d+ \(SIGTERM\)", logs(project))
-    assert project.receipt()["attempts"] == 2
-    assert epochs_of(project) == list(range(1, 81)), "none twice, none left out"
-
-
-@pytest.mark.slow
 def test_a_warning_before_the_time_limit_lets_it_save_at_leisure(
     slurm: Cluster, trainings: dict[str, Site]
 ) -> None:
@@ -228,25 +217,13 @@ def test_a_warning_before_the_time_limit_lets_it_save_at_leisure(
     assert "(SIGUSR1)" in logs(project)
     assert "User defined signal" not in logs(project), "nothing around the trainer died of it"
     assert project.receipt()["attempts"] == 2
-    assert epochs_of(project) == list(range(1, 81))
+    assert epochs_of(project) == list(range(1, 21))
 
 
 def logs(project: Site) -> str:
     return "".join(path.read_text() for path in sorted(project.folder.rglob("logs/**/*.log")))
 
 
-@pytest.mark.slow
-def test_a_node_that_dies_costs_no_more_than_the_last_epoch(
-    slurm: Cluster, trainings: dict[str, Site]
-) -> None:
-    project = trainings["node"]
-    project.finish()
-    assert {slurm.state(node) for node in ("n3", "n4")} != {"idle"}
-    assert project.receipt()["attempts"] == 2
-    assert epochs_of(project) == list(range(1, 81))
-
-
-@pytest.mark.slow
 def test_a_killed_snakemake_that_is_started_again_trains_nothing_twice(
     slurm: Cluster, trainings: dict[str, Site]
 ) -> None:
@@ -256,15 +233,18 @@ def test_a_killed_snakemake_that_is_started_again_trains_nothing_twice(
     assert "is being made by process" in logs(project)
     assert f"job {first['JobId']}" in logs(project)
 
-    wait_for(lambda: state(slurm, first) == "COMPLETED", "end of the first job", seconds=300)
-    project.start("killed", *GPU, targets=("train",))
+    # One that is submitted before the first ends, and starts after it, finds its work done.
+    waiting = f"slurm_extra='--dependency=afterany:{first['JobId']}'"
+    project.start("killed", *GPU, waiting, targets=("train",))
+    wait_for(lambda: len(states(slurm, project, "train_model")) == 3, "third job", seconds=60)
+    send(project, signal.SIGCONT)
     project.finish()
+    assert [job["JobState"] for job in states(slurm, project, "train_model")] == [
+        *("COMPLETED", "FAILED", "COMPLETED")
+    ]
+    assert "done before" in logs(project)
     assert project.receipt()["attempts"] == 1
-    assert epochs_of(project) == list(range(1, 401))
-
-
-def state(slurm: Cluster, job: dict[str, str]) -> str:
-    return next(now["JobState"] for now in slurm.jobs() if now["JobId"] == job["JobId"])
+    assert epochs_of(project) == list(range(1, 21))
 
 
 def test_fifty_experiments_are_a_few_jobs(slurm: Cluster, site: Site) -> None:
@@ -301,3 +281,28 @@ def test_dvc_repro_makes_what_is_new_on_the_cluster(slurm: Cluster, site: Site) 
     assert rules == ["rule_evaluate_score_run", "rule_table_first", "rule_make_report"]
     with (project.folder / "results/tables/smoke/first.csv").open() as stream:
         assert [row["experiment"] for row in csv.DictReader(stream)] == ["gru", "ligru", "new"]
+
+
+# --- misfortunes that take minutes --------------------------------------------------------------
+
+
+def test_a_training_goes_on_where_its_time_limit_ended_it(
+    slurm: Cluster, trainings: dict[str, Site]
+) -> None:
+    project = trainings["limit"]
+    project.finish()
+    *stopped, last = states(slurm, project, "train_model")
+    assert [job["JobState"] for job in (*stopped, last)] == ["TIMEOUT", "COMPLETED"]
+    assert re.search(r"saved at step \d+ \(SIGTERM\)", logs(project))
+    assert project.receipt()["attempts"] == 2
+    assert epochs_of(project) == list(range(1, 21)), "none twice, none left out"
+
+
+def test_a_node_that_dies_costs_no_more_than_the_last_epoch(
+    slurm: Cluster, trainings: dict[str, Site]
+) -> None:
+    project = trainings["node"]
+    project.finish()
+    assert [slurm.responds(node) for node in ("n3", "n4")].count(False) == 1
+    assert project.receipt()["attempts"] == 2
+    assert epochs_of(project) == list(range(1, 21))

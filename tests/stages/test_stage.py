@@ -68,6 +68,31 @@ def test_what_is_done_is_not_done_again(
     assert calls == [1]
 
 
+@pytest.mark.parametrize(("ordered", "calls"), [("2000-01-01", 1), ("2100-01-01", 2)])
+def test_a_workflow_makes_again_what_was_there_when_it_was_started(
+    plan: Plan, job: Job, monkeypatch: pytest.MonkeyPatch, ordered: str, calls: int
+) -> None:
+    """And not what a job of an earlier workflow made since."""
+    made: list[int] = []
+    runs(monkeypatch, lambda *arguments: made.append(1))
+    execute(plan, job)
+    monkeypatch.setenv("LIGHTASR_ORDERED", f"{ordered}T00:00:00+00:00")
+    execute(plan, job)
+    assert len(made) == calls
+
+
+def test_a_workflow_makes_again_what_is_damaged(
+    plan: Plan, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    runs(monkeypatch, lambda *arguments: made.append(1))
+    monkeypatch.setenv("LIGHTASR_ORDERED", "2000-01-01T00:00:00+00:00")
+    execute(plan, job)
+    (plan.project / job.receipt).write_text("no receipt")
+    execute(plan, job)
+    assert len(made) == 2
+
+
 def test_a_failure_leaves_no_directory_and_is_counted(
     plan: Plan, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,14 @@ def test_a_removed_table_is_made_again_without_any_training(project: Path) -> No
     assert snakemake(project).returncode == 0
 
 
+def test_a_run_asked_for_again_is_made_again(project: Path) -> None:
+    (receipt,) = project.glob("results/score/gru-*/run.json")
+    before = receipt.read_text()
+    target = str(receipt.relative_to(project))
+    assert snakemake(project, "--force", "--", target).returncode == 0
+    assert receipt.read_text() != before
+
+
 def recordings(project: Path, count: int) -> list[tuple[str, bytes, str]]:
     """Some utterances of test-clean: id, FLAC bytes, transcript."""
     (archive,) = project.glob("data/archives/sample-test-clean-*/test-clean.tar.gz")

@@ -10,7 +10,7 @@ rule fetch_part:
     input:
         inputs,
     output:
-        "data/archives/{id}/run.json",
+        receipt("data/archives"),
     log:
         "logs/archive/{id}.log",
     # One connection needs no second core; voices are synthesised on all there are.

@@ -3,12 +3,14 @@ import os
 import re
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lightasr.errors import LightasrError
 from lightasr.plan import ROOTS, load_plan
 from lightasr.resources import MOST_MINUTES, foresee
 from lightasr.snakemakes import announce, clear_after_killed
+from lightasr.stage import ORDERED
 
 # Overrides: `snakemake --config scale=smoke studies=encoders,other`.
 OVERRIDES = {"scale", "studies"}
@@ -27,6 +29,7 @@ except LightasrError as error:
     sys.exit(str(error))
 if workflow.is_main_process:
     clear_after_killed()
+    os.environ[ORDERED] = datetime.now(UTC).isoformat(timespec="seconds")  # jobs inherit it
 # A cluster's warning before the time limit reaches all processes of a job: the trainer saves, and
 # the others, this one among them, must live until it has.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -41,6 +44,11 @@ onstart:
     # DVC wants the directory of every stage, also where a study has no job of it.
     for root in ROOTS.values():
         Path(root).mkdir(parents=True, exist_ok=True)
+
+
+def receipt(root):
+    """The output of a stage's rule, left in place until the job itself has looked at it."""
+    return update(f"{root}/{{id}}/run.json")
 
 
 def receipts(stage):

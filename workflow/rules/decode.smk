@@ -16,7 +16,7 @@ rule decode_run:
     input:
         inputs,
     output:
-        "results/decode/{id}/run.json",
+        receipt("results/decode"),
     log:
         "logs/decode/{id}.log",
     group:

@@ -10,7 +10,7 @@ rule compute_features:
     input:
         inputs,
     output:
-        "data/features/{id}/run.json",
+        receipt("data/features"),
     log:
         "logs/features/{id}.log",
     threads: PLAN.threads("features")

@@ -10,7 +10,7 @@ rule build_lm:
     input:
         inputs,
     output:
-        "data/lm/{id}/run.json",
+        receipt("data/lm"),
     log:
         "logs/lm/{id}.log",
     threads: PLAN.threads("lm")

@@ -10,7 +10,7 @@ rule score_run:
     input:
         inputs,
     output:
-        "results/score/{id}/run.json",
+        receipt("results/score"),
     log:
         "logs/score/{id}.log",
     group:

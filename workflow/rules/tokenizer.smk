@@ -10,7 +10,7 @@ rule make_tokenizer:
     input:
         inputs,
     output:
-        "data/tokenizers/{id}/run.json",
+        receipt("data/tokenizers"),
     log:
         "logs/tokenizer/{id}.log",
     threads: PLAN.threads("tokenizer")

@@ -10,7 +10,7 @@ rule train_model:
     input:
         inputs,
     output:
-        "results/train/{id}/run.json",
+        receipt("results/train"),
     log:
         "logs/train/{id}.log",
     threads: PLAN.threads("train")
