@@ -43,7 +43,16 @@ BenchOut = Annotated[
     typer.Option("--json", help="Default: results/bench/<name>.json.", metavar="OUT"),
 ]
 Decoder = Annotated[
-    Literal["greedy", "beam"], typer.Option(help="`beam` uses lexicon and language model.")
+    Literal["greedy", "beam", "flashlight"],
+    typer.Option(help="All but `greedy` use the run's language model."),
+]
+DecodedPart = Annotated[
+    str | None,
+    typer.Option("--of", help="Of a run: which file, `test-clean.beam`.", metavar="PART.DECODER"),
+]
+Speakers = Annotated[
+    Path | None,
+    typer.Option(help="Who says which utterance: lines of `id speaker`.", metavar="UTT2SPK"),
 ]
 JobId = Annotated[
     str, typer.Argument(help="Directory name, or for runs an experiment's name.", metavar="ID")
@@ -124,19 +133,47 @@ def fetch(
 EXAMPLES = {
     "features": "dev-clean-fbank-bb20c5b919",
     "tokenizer": "char-7d9a07e231",
-    "lm": "4gram-ce31e0e1ab",
     "train": "lstm",
     "decode": "lstm",
-    "score": "lstm",
 }
 for _command, _stage, _what in [
     ("features", "features", "Compute the features of one part."),
     ("tokenizer", "tokenizer", "Make the symbols that a model writes."),
-    ("lm", "lm", "Build an n-gram language model."),
     ("decode", "decode", "Find the hypotheses of one trained model."),
-    ("score", "score", "Count the errors of one decoded model."),
 ]:
     add_stage(_command, _stage, _what)
+
+
+@app.command()
+def lm(
+    job: Annotated[
+        str,
+        typer.Argument(
+            help="Directory name; or `report`: perplexity, unknown words, size and time of all "
+            "that are made.",
+            metavar="ID|report",
+        ),
+    ],
+    scale: Scale = None,
+    study: Studies = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build an n-gram language model, or report on those of the plan.
+
+    Example: `lightasr lm 4gram-ce31e0e1ab`, `lightasr lm report --scale sample`
+    """
+    plan = read_plan(scale, study)
+    if job == "report":
+        from lightasr.lm import report
+
+        found = report.report(plan)
+        print(json.dumps(asdict(found), indent=1) if as_json else report.report_text(found))
+        return
+    if as_json:
+        raise LightasrError("--json goes with `lightasr lm report`")
+    from lightasr.stage import execute
+
+    execute(plan, plan.job("lm", job))
 
 
 @app.command()
@@ -175,6 +212,82 @@ def train(
         launch(devices, nodes, rendezvous)
     else:
         execute(plan, made)
+
+
+@app.command()
+def score(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            help="A run of the plan, one of its decoded files, or any reference and hypothesis.",
+            metavar="ID | FILE | REF HYP",
+        ),
+    ],
+    of: DecodedPart = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write all errors, word by word, here.", metavar="OUT")
+    ] = None,
+    speakers: Speakers = None,
+    scale: Scale = None,
+    study: Studies = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the errors of one decoded model, or of any system's files.
+
+    LibriSpeech's `*.trans.txt`, Kaldi's `text`, NIST's `trn` and TSVs are read.
+
+    Example: `lightasr score ref.trn hyp.trn --page errors.html`
+    """
+    from lightasr.score import detail, inputs
+    from lightasr.score.detail_text import detail_text
+    from lightasr.score.errors_page import write_errors_page
+
+    names = what
+    if len(what) == 1 and not Path(what[0]).is_file():
+        from lightasr.stage import execute
+
+        plan = read_plan(scale, study)
+        job = plan.job("score", what[0])
+        execute(plan, job)
+        if of is None and page is None and not as_json:
+            return
+        names = [str(inputs.decoded_file(plan.project, job.inputs["decode"].dir, of))]
+    decoded, name = inputs.read_scored(names, speakers)
+    found = detail.detail(decoded)
+    if page is not None:
+        write_errors_page(decoded, found, name, page)
+    print(json.dumps(detail.detail_json(found), indent=1) if as_json else detail_text(found, name))
+
+
+@app.command()
+def compare(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            help="A reference and two hypotheses; or two runs or decoded files.",
+            metavar="[REF] HYP_A HYP_B",
+        ),
+    ],
+    of: DecodedPart = None,
+    speakers: Speakers = None,
+    scale: Scale = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether two systems differ: NIST's tests, and intervals of the difference over speakers.
+
+    Example: `lightasr compare ref.trn a.trn b.trn`, or
+    `lightasr compare lstm gru --of test-clean.beam`
+    """
+    from lightasr.score import compare as comparing
+    from lightasr.score.inputs import read_compared
+
+    a, b, names = read_compared(what, of, speakers, lambda: read_plan(scale))
+    found = comparing.compare(a, b, names)
+    print(
+        json.dumps(comparing.comparison_json(found), indent=1)
+        if as_json
+        else comparing.comparison_text(found)
+    )
 
 
 @app.command()
@@ -488,6 +601,34 @@ def bench_data(json_out: BenchOut = None) -> None:
 
     out = json_out or project_root() / "results" / "bench" / "data.json"
     print(write_results("data", data.TITLE, data.rows(), out))
+
+
+@bench.command("decoder")
+def bench_decoder(
+    run: Annotated[
+        str | None,
+        typer.Option(
+            help="A decoded run: an experiment, study/experiment or ID (default: the first).",
+            metavar="RUN",
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Recordings of one's own, besides the test parts.")
+    ] = None,
+    scale: Scale = None,
+    json_out: BenchOut = None,
+) -> None:
+    """Our beam search beside flashlight's: utterances a second, and error rates.
+
+    Example: `lightasr bench decoder --run lstm`
+    """
+    from lightasr.bench import decoder
+    from lightasr.bench.results import write_results
+
+    the_plan = read_plan(scale)
+    out = json_out or the_plan.project / "results" / "bench" / "decoder.json"
+    rows = decoder.rows(the_plan, run, manifest)
+    print(write_results("decoder", decoder.TITLE, rows, out, also={"scale": the_plan.scale}))
 
 
 @bench.command("kernels")

@@ -145,6 +145,7 @@ def find_unused(project: Path, references: References) -> list[Found]:
         *(one for stage in STAGES for one in _outputs(project, stage, references)),
         *(one for stage in STAGES for one in _checkpoints(project, stage, references)),
         *(one for stage in STAGES for one in _logs(project, stage, references)),
+        *_logits(project, references),
         *_tables(project, references),
         *_reports(project, references),
     ]
@@ -180,6 +181,15 @@ def _logs(project: Path, stage: str, references: References) -> Iterator[Found]:
             yield Found(path, Verdict.UNKNOWN)
         elif (stage, path.stem) not in references.jobs:
             yield _unused(project, path, (stage, path.stem), references)
+
+
+def _logits(project: Path, references: References) -> Iterator[Found]:
+    """What models say of the held-out parts, kept for searches; a folder for each model."""
+    for path in _listed(project / "checkpoints" / "logits"):
+        if not (_is_folder(path) and KEYED.fullmatch(path.name)):
+            yield Found(path, Verdict.UNKNOWN)
+        elif ("train", path.name) not in references.jobs:
+            yield _unused(project, path, ("train", path.name), references)
 
 
 def _unused(project: Path, path: Path, job: tuple[str, str], references: References) -> Found:

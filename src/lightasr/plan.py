@@ -18,7 +18,7 @@ from typing import Any
 
 from lightasr import schema
 from lightasr.configfile import Tree, merge, nested, read_yaml
-from lightasr.datasets import Datasets
+from lightasr.datasets import Datasets, content_digest
 from lightasr.errors import LightasrError, Mistakes
 from lightasr.invalid import Layer, check, nearest, place
 from lightasr.score.columns import DECODERS, check_column, expand_columns
@@ -29,9 +29,9 @@ STAGE_VERSION = {
     "archive": 1,
     "features": 1,
     "tokenizer": 1,
-    "lm": 1,
+    "lm": 2,
     "train": 1,
-    "decode": 1,
+    "decode": 2,
     "score": 1,
     "tables": 1,
     "report": 1,
@@ -47,6 +47,7 @@ ROOTS = {
 }
 STAGES = tuple(ROOTS)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+NOT_OF_NAMES = re.compile(r"^[^A-Za-z0-9]+|[^A-Za-z0-9_.+-]+")
 
 
 def digest(content: Any) -> str:
@@ -319,7 +320,7 @@ def _study(
                 layers = [scale_layer, base, *own]
                 resolved = _resolve(layers)
                 planner.datasets.check(resolved.corpus, layers)
-                _check_language_model(resolved, layers)
+                _check_language_model(resolved, layers, planner.datasets)
                 runs = planner.runs(resolved, scale_seeds or spec.seeds)
                 experiments.append(Experiment(name, row, resolved, runs))
     if tables:
@@ -364,17 +365,45 @@ def _resolve(layers: list[Layer]) -> schema.Experiment:
     return check(schema.Experiment, tree, layers)
 
 
-def _check_language_model(config: schema.Experiment, layers: list[Layer]) -> None:
+def _check_language_model(
+    config: schema.Experiment, layers: list[Layer], datasets: Datasets
+) -> None:
     """A beam search has something to make its n-gram from."""
-    if (
-        "beam" in config.decode.decoders
-        and config.corpus.text is None
-        and not config.lm.transcripts
-    ):
+    lm, text, kind = config.lm, config.corpus.text, config.tokenizer.kind
+    if not _needs_lm(config.decode):
+        return
+    if text is None and not lm.transcripts and lm.arpa is None:
         raise LightasrError(
             f"{place(['corpus', 'text'], layers)}: null, and lm.transcripts is off: the beam "
             "search has no language model; set one of them, or `decode: {decoders: [greedy]}`"
         )
+    if lm.interpolate and not (lm.transcripts and (text is not None or lm.arpa is not None)):
+        lacking = "corpus.text and lm.arpa are null" if lm.transcripts else "lm.transcripts is off"
+        raise LightasrError(
+            f"{place(['lm', 'interpolate'], layers)}: mixes text, or a ready model, with the "
+            f"transcripts, but {lacking}"
+        )
+    unit = "char" if kind == "char" else "piece"
+    if lm.unit not in {"word", unit}:
+        raise LightasrError(
+            f"{place(['lm', 'unit'], layers)}: '{lm.unit}', but the symbols of a tokenizer of kind "
+            f"'{kind}' are counted by `unit: {unit}`"
+        )
+    if lm.unit != "word" and "flashlight" in config.decode.decoders:
+        raise LightasrError(
+            f"{place(['lm', 'unit'], layers)}: '{lm.unit}', but the search `flashlight` needs an "
+            "n-gram of words"
+        )
+    if lm.arpa is not None:
+        where, parts = place(["lm", "arpa"], layers), datasets[config.corpus.name].parts
+        part = parts.get(lm.arpa)
+        if part is not None and part.manifest is not None:
+            raise LightasrError(f"{where}: '{lm.arpa}' holds recordings, not a language model")
+        if part is None and not (datasets.project / Path(lm.arpa).expanduser()).is_file():
+            raise LightasrError(
+                f"{where}: '{lm.arpa}' is neither a file nor a part of dataset "
+                f"'{config.corpus.name}'{nearest(lm.arpa, list(parts))}"
+            )
 
 
 def _expand(file: str, spec: schema.Study, entry: str) -> Iterator[tuple[str, list[Layer]]]:
@@ -451,6 +480,21 @@ RESERVED = {"extends", "grid"}
 # --- from an experiment to its jobs ------------------------------------------------------------
 
 
+def _needs_lm(decode: schema.Decode) -> bool:
+    """Whether more is done than to take the best symbol of each frame."""
+    return set(decode.decoders) != {"greedy"}
+
+
+def _lm_label(lm: schema.LanguageModel) -> str:
+    """`4gram`, `char-6gram`, or the name of a ready model."""
+    if lm.arpa is not None:
+        name = Path(lm.arpa).name
+        for ending in (".gz", ".arpa", ".bin", ".txt"):
+            name = name.removesuffix(ending)
+        return NOT_OF_NAMES.sub("-", name) or "arpa"
+    return f"{lm.order}gram" if lm.unit == "word" else f"{lm.unit}-{lm.order}gram"
+
+
 class _Planner:
     """Makes the jobs of experiments; equal jobs are made once, whoever asks."""
 
@@ -487,7 +531,8 @@ class _Planner:
             {**config.tokenizer.model_dump(mode="json"), "text": text},
             training,
         )
-        lm = self.language_model(config, text, training)
+        dev = held_out[f"features/{config.corpus.dev}"]
+        lm = self.language_model(config, text, training, dev, tokenizer)
         return tuple(self.run(config, seed, training, held_out, tokenizer, lm) for seed in seeds)
 
     def run(
@@ -516,7 +561,7 @@ class _Planner:
             {
                 "train": train,
                 **held_out,
-                **({"lm": lm} if lm and "beam" in config.decode.decoders else {}),
+                **({"lm": lm} if lm else {}),
             },
         )
         score = self.make(
@@ -525,23 +570,58 @@ class _Planner:
         return Run(seed, train, decode, score)
 
     def language_model(
-        self, config: schema.Experiment, text: Tree, training: dict[str, Job]
+        self,
+        config: schema.Experiment,
+        text: Tree,
+        training: dict[str, Job],
+        dev: Job,
+        tokenizer: Job,
     ) -> Job | None:
-        """The n-gram of a corpus's text and its training transcripts; None without either."""
-        part, transcripts = config.corpus.text, config.lm.transcripts
-        if part is None and not transcripts:
+        """The n-gram of the beam search; None where there is none."""
+        if not _needs_lm(config.decode):
             return None
-        slices = {**config.lm.model_dump(mode="json"), "text": text}
-        inputs = dict(training) if transcripts else {}
-        files = {}
-        if part is not None:
+        lm, part = config.lm, config.corpus.text
+        slices = {**lm.model_dump(mode="json"), "text": text}
+        inputs: dict[str, Job] = {}
+        files: dict[str, str] = {}
+        if lm.arpa is not None:
+            self._ready_model(config.corpus, lm.arpa, slices, inputs, files)
+        elif part is not None:
             own = self.datasets.part(config.corpus.name, part).text
             if own is None:
                 inputs["text"] = self.archive(config.corpus, part)
             else:
                 slices["content"] = self.datasets.content(config.corpus.name, part)
                 files["text"] = self.datasets.path(config.corpus.name, part)
-        return self.make("lm", f"{config.lm.order}gram", slices, inputs, files)
+        if lm.transcripts and (lm.arpa is None or lm.interpolate):
+            inputs |= training
+        if lm.interpolate:
+            inputs["dev"] = dev
+        if lm.unit != "word":
+            inputs["tokenizer"] = tokenizer
+        return self.make("lm", _lm_label(lm), slices, inputs, files)
+
+    def _ready_model(
+        self,
+        corpus: schema.Corpus,
+        arpa: str,
+        slices: Tree,
+        inputs: dict[str, Job],
+        files: dict[str, str],
+    ) -> None:
+        """A part of the corpus, or a file of one's own, known by its digest."""
+        part = self.datasets[corpus.name].parts.get(arpa)
+        if part is not None and part.text is None:
+            inputs["arpa"] = self.archive(corpus, arpa)
+            return
+        if part is not None:
+            slices["arpa"] = self.datasets.content(corpus.name, arpa)
+            files["arpa"] = self.datasets.path(corpus.name, arpa)
+            return
+        path = str(Path(arpa).expanduser())
+        if path not in self.datasets.digests:
+            self.datasets.digests[path] = content_digest(self.datasets.project / path)
+        slices["arpa"], files["arpa"] = self.datasets.digests[path], path
 
     def features(self, config: schema.Experiment, name: str) -> Job:
         slices = {**config.features.model_dump(mode="json"), "part": name}

@@ -93,7 +93,7 @@ def _scoring(job: Job, project: Path) -> tuple[float, float]:
 
 def _text_megabytes(lm: Job) -> float:
     """Of the text as it is stored; transcripts are small beside any text."""
-    source = lm.inputs.get("text")
+    source = lm.inputs.get("text") or lm.inputs.get("arpa")
     return (source.places.get("bytes") or 0) / 1e6 if source else 0
 
 

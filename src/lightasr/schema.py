@@ -247,14 +247,35 @@ class Tokenizer(Section):
 
 
 class LanguageModel(Section):
-    """The word n-gram of the beam search."""
+    """The n-gram of the beam search."""
 
+    unit: Literal["word", "char", "piece"] = "word"
+    """What is counted: words, or the tokenizer's symbols, `char` where they are letters and `piece`
+    where they are sentencepiece's."""
     order: Annotated[int, Field(ge=2, le=6)] = 4
-    """Words in the longest n-gram."""
+    """Units in the longest n-gram."""
     prune: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 1)
     """Counts at or below which n-grams of order 1, 2, ... are dropped; the last one holds on."""
+    vocabulary: Positive = 200_000
+    """Most frequent units that it knows; by default as many as LibriSpeech's own n-grams."""
     transcripts: bool = True
     """Whether the training transcripts are added to the text."""
+    arpa: str | None = None
+    """A ready model in place of the text: a part of the corpus that is one, or a file of one's own,
+    in ARPA format or KenLM's binary trie. `order`, `prune` and `vocabulary` do not change it."""
+    interpolate: bool = False
+    """Whether the transcripts are a model of their own, mixed with the text's, or with `arpa`, by
+    the weight that suits the dev part best; else they are counted as if they were text."""
+    format: Literal["trie", "probing"] = "trie"
+    """KenLM's binary file: `trie` is the smaller one, `probing` the faster one."""
+    bits: Annotated[int, Field(ge=2, le=25)] | None = None
+    """Bits a probability and a back-off weight take in the trie; null: as they are."""
+
+    @model_validator(mode="after")
+    def bits_are_of_a_trie(self) -> Self:
+        if self.bits is not None and self.format == "probing":
+            raise ValueError("'bits' are of `format: trie`")
+        return self
 
 
 class Model(Section):
@@ -333,19 +354,36 @@ class Train(Section):
 class Decode(Section):
     """How hypotheses are found."""
 
-    decoders: Annotated[tuple[Literal["greedy", "beam"], ...], Field(min_length=1)] = (
-        "greedy",
-        "beam",
-    )
-    """`greedy`: best symbol of each frame; `beam`: prefix search with lexicon and n-gram."""
-    beam_size: Positive = 50
-    """Hypotheses kept at each frame."""
-    beam_threshold: Annotated[float, Field(gt=0)] = 25.0
+    decoders: Annotated[
+        tuple[Literal["greedy", "beam", "flashlight"], ...], Field(min_length=1)
+    ] = ("greedy", "beam")
+    """`greedy`: best symbol of each frame; `beam`: prefix search with the n-gram; `flashlight`: the
+    search of that library, to check ours (`pip install 'lightasr[flashlight]'`)."""
+    lexicon: bool = True
+    """Whether `beam` finds only words that an n-gram of words knows."""
+    beam_size: Positive = 64
+    """Hypotheses kept at each frame, at most."""
+    narrow: bool = True
+    """Whether the beam is halved as long as the dev part is decoded as well."""
+    beam_threshold: Annotated[float, Field(gt=0)] = 14.0
     """Log-score below the best at which a hypothesis is dropped."""
-    lm_weights: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5, 1.0, 1.5, 2.0)
-    """Weights of the language model tried on the dev part."""
+    tokens: Positive = 40
+    """Symbols tried in a frame by `beam`, at most."""
+    token_threshold: Annotated[float, Field(gt=0)] = 10.0
+    """Log-probability below a frame's best at which `beam` does not try a symbol."""
+    unknown_score: Annotated[float, Field(le=0)] = -10.0
+    """Score of a word outside of the lexicon, besides its score by the n-gram."""
+    nbest: Positive = 10
+    """Hypotheses written for each utterance, with the times of their words, at most."""
+    lm_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        0.5,
+        1.0,
+        1.5,
+        2.0,
+    )
+    """Weights of the language model tried on the dev part, before finer steps around the best."""
     word_scores: Annotated[tuple[float, ...], Field(min_length=1)] = (-1.0, 0.0, 1.0)
-    """Rewards per word tried on the dev part."""
+    """Rewards per word tried on the dev part, likewise."""
 
 
 class Score(Section):
@@ -369,7 +407,7 @@ class Experiment(Section):
     tokenizer: Tokenizer = Tokenizer()
     """The symbols a model writes."""
     lm: LanguageModel = LanguageModel()
-    """The word n-gram of the beam search."""
+    """The n-gram of the beam search."""
     model: Model = Model()
     """frontend -> encoder -> head."""
     train: Train = Train()
@@ -481,6 +519,8 @@ class LanguageModelSlice(LanguageModel):
     """How its text and the transcripts are written."""
     content: str | None = None
     """Digest of one's own text; null for an archive, or for transcripts alone."""
+    arpa: str | None = None
+    """The part that is a ready model, or the digest of one's own."""
 
 
 class TrainSlice(Section):

@@ -1,271 +1,317 @@
-"""The beam search equals an exhaustive one over every path of a tiny problem."""
+"""The beam search equals a sum over every path of a tiny problem, and what it does beside that."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
-import random
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import kenlm
+import numpy as np
 import pytest
-import torch
-from torch import Tensor
-from torch.nn.functional import one_hot
 
-from lightasr.decode.beam import BeamDecoder, Weights
+from lightasr.decode.beam import PrefixSearch, Pruning
+from lightasr.decode.hypotheses import Hypothesis, LogProbs, Weights
+from lightasr.decode.parallel import Decoder
+from lightasr.decode.tuning import narrow, tune
 from lightasr.errors import LightasrError
 from lightasr.text.tokenizers import Tokenizer
+from tiny_decoding import ARPA, WORDS, Letters, Pieces, labels, paths
 
-ARPA = """\\data\\
-ngram 1=8
-ngram 2=6
+EVERYTHING = Pruning(beam=3000, threshold=1e6, tokens=100, token_threshold=1e6)
+UNKNOWN_SCORE = -1.5
+SYMBOLS_ARPA = """\\data\\
+ngram 1=6
+ngram 2=4
 
 \\1-grams:
--2.0\t<unk>\t0
-0\t<s>\t-0.4
+-1.2\t<unk>\t0
+0\t<s>\t-0.2
 -0.9\t</s>\t0
--0.7\tA\t-0.3
--1.1\tB\t-0.2
--0.8\tAB\t-0.5
--1.3\tBA\t-0.1
--1.6\tBB\t0
+-0.5\tA\t-0.3
+-0.6\tB\t-0.2
+-0.7\t|\t-0.4
 
 \\2-grams:
--0.3\t<s> AB
--0.9\t<s> B
--0.2\tAB A
--0.5\tA </s>
--0.6\tB BA
--0.4\tBA </s>
+-0.1\t<s> B
+-0.2\tB A
+-0.3\t| A
+-0.2\tA </s>
 
 \\end\\
 """
-WORDS = ["A", "AB", "B", "BA", "BB"]
-
-
-class Letters(Tokenizer):
-    """Two letters and `|` between words."""
-
-    boundary = 1
-
-    def __init__(self) -> None:
-        super().__init__(["<blank>", "|", "A", "B"])
-
-    def encode(self, text: str) -> list[int]:
-        if not set(text) <= {"A", "B"}:
-            raise LightasrError(f"no symbol: {text}")
-        return [self.symbols.index(char) for char in text]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return " ".join("".join(self.symbols[i] for i in ids if i).replace("|", " ").split())
-
-
-class Pieces(Tokenizer):
-    """Pieces that start words and pieces that go on with them."""
-
-    boundary = None
-
-    def __init__(self) -> None:
-        super().__init__(["<blank>", "_A", "_B", "A", "B"])
-
-    def encode(self, text: str) -> list[int]:
-        return [self.symbols.index(f"_{text[0]}"), *(self.symbols.index(char) for char in text[1:])]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        spelt = "".join(self.symbols[i] for i in ids if i)
-        headless = "-" if spelt and spelt[0] != "_" else ""  # the lexicon has no such word
-        return " ".join((headless + spelt).replace("_", " ").split())
 
 
 @pytest.fixture
-def lm_dir(tmp_path: Path) -> Path:
-    (tmp_path / "lm.bin").write_text(ARPA)
-    (tmp_path / "words.txt").write_text("".join(f"{word}\n" for word in WORDS))
-    return tmp_path
+def lm(tmp_path: Path) -> Path:
+    path = tmp_path / "lm.arpa"
+    path.write_text(ARPA)
+    return path
 
 
-def decoder(
-    tokenizer: Tokenizer, lm_dir: Path, weights: Weights, nbest: int = 1, processes: int = 1
-) -> BeamDecoder:
-    """A decoder that prunes nothing."""
-    return BeamDecoder(
-        tokenizer,
-        lm_dir,
-        beam_size=5000,
-        beam_threshold=5000.0,
-        weights=weights,
-        nbest=nbest,
-        processes=processes,
-    )
+def noise(seed: int, frames: int, symbols: int, sharpness: float = 2.0) -> LogProbs:
+    scores = sharpness * np.random.default_rng(seed).standard_normal((frames, symbols))
+    return (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
 
 
-def read(path: Iterable[int], tokenizer: Tokenizer) -> str:
-    """The text of a path: a symbol a frame."""
-    return tokenizer.decode(symbol for symbol, _ in itertools.groupby(path))
+Prior = Callable[[tuple[int, ...]], float | None]
 
 
-def exhaustive(
-    logp_tv: Tensor, tokenizer: Tokenizer, lm: kenlm.Model, weights: Weights
-) -> dict[str, float]:
-    """The score of every text that the lexicon allows, by its best path, best text first."""
-    scores: dict[str, float] = {}
-    frames = [row.tolist() for row in logp_tv]
-    for path in itertools.product(range(len(tokenizer.symbols)), repeat=len(frames)):
-        text = read(path, tokenizer)
-        words = text.split()
-        if set(words) <= set(WORDS):
-            acoustic = sum(row[symbol] for row, symbol in zip(frames, path, strict=True))
-            score = acoustic + weights.lm_weight * lm.score(text) + weights.word_score * len(words)
-            scores[text] = max(score, scores.get(text, -math.inf))
+def exhaustive(logp_tv: LogProbs, tokenizer: Tokenizer, prior: Prior) -> dict[str, float]:
+    """log P_ctc, summed over all paths, and prior of each text that may be, the best first."""
+    heard: dict[str, float] = defaultdict(lambda: -math.inf)
+    priors: dict[str, float] = {}
+    for path in paths(len(tokenizer.symbols), len(logp_tv)):
+        written = labels(path)
+        weighed = prior(written)
+        if weighed is not None:
+            text = tokenizer.decode(written)
+            priors[text] = weighed
+            logp = sum(logp_tv[t, symbol] for t, symbol in enumerate(path))
+            heard[text] = float(np.logaddexp(heard[text], logp))
+    scores = {text: heard[text] + priors[text] for text in heard}
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
-@pytest.mark.parametrize("weights", [Weights(0.0, 0.0), Weights(1.7, 0.0), Weights(0.8, -1.2)])
-def test_letters_equal_exhaustive_search(lm_dir: Path, weights: Weights) -> None:
-    torch.manual_seed(3)
-    logp_btv = (2 * torch.randn(12, 5, 4)).log_softmax(-1)
-    lengths_b = torch.tensor([5, 4, 3, 2, 1, 0, 5, 5, 5, 5, 5, 5])
-    lm = kenlm.Model(str(lm_dir / "lm.bin"))
-    found_b = decoder(Letters(), lm_dir, weights, nbest=4).decode(logp_btv, lengths_b)
-    for logp_tv, length, found in zip(logp_btv, lengths_b, found_b, strict=True):
-        expected = list(exhaustive(logp_tv[:length], Letters(), lm, weights).items())[:4]
-        assert [hypothesis.text for hypothesis in found] == [text for text, _ in expected]
-        assert [hypothesis.score for hypothesis in found] == pytest.approx(
-            [score for _, score in expected], abs=1e-4
-        )
+def words_prior(
+    tokenizer: Tokenizer, lm: Path, weights: Weights, unknown_score: float | None = None
+) -> Prior:
+    """Score of words: between two of them one boundary, and perhaps one after the last."""
+    model = kenlm.Model(str(lm))
+
+    def prior(written: tuple[int, ...]) -> float | None:
+        if tokenizer.boundary is not None:
+            parts = "".join(tokenizer.symbols[i] for i in written).split("|")
+            parts = parts[:-1] if parts[-1] == "" else parts
+            if "" in parts:
+                return None
+        elif written and not tokenizer.symbols[written[0]].startswith("▁"):
+            return None
+        words = tokenizer.decode(written).split()
+        unknown = sum(word not in WORDS for word in words)
+        if unknown and unknown_score is None:
+            return None
+        score = weights.lm_weight * model.score(" ".join(words)) + weights.word_score * len(words)
+        return score + unknown * (unknown_score or 0.0)
+
+    return prior
 
 
-@pytest.mark.parametrize("weights", [Weights(0.0, 0.0), Weights(1.7, 0.5)])
-def test_pieces_equal_exhaustive_search(lm_dir: Path, weights: Weights) -> None:
-    """On emissions as of a trained model: flashlight's handling of pieces is not exact on noise."""
-    tokenizer = Pieces()
-    lm = kenlm.Model(str(lm_dir / "lm.bin"))
-    draw = random.Random(4)
-    paths = [
-        p
-        for p in itertools.product(range(5), repeat=5)
-        if set(read(p, tokenizer).split()) <= set(WORDS)
+def check(found: list[Hypothesis], expected: dict[str, float]) -> None:
+    best = list(expected.items())[: len(found)]
+    assert [hypothesis.text for hypothesis in found] == [text for text, _ in best]
+    scores = [hypothesis.score for hypothesis in found]
+    assert scores == pytest.approx([score for _, score in best], abs=1e-4)
+
+
+WEIGHTS = [Weights(0.0, 0.0), Weights(1.7, 0.0), Weights(0.8, -1.2), Weights(0.9, 0.7)]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("tokenizer", [Letters(), Pieces()], ids=["letters", "pieces"])
+@pytest.mark.parametrize("frames", [0, 1, 2, 5])
+def test_with_a_lexicon_it_is_the_sum_over_all_paths(
+    tokenizer: Tokenizer, weights: Weights, frames: int, lm: Path
+) -> None:
+    search = PrefixSearch(tokenizer, lm, pruning=EVERYTHING, nbest=4)
+    for seed in range(4):
+        logp_tv = noise(seed, frames, len(tokenizer.symbols))
+        expected = exhaustive(logp_tv, tokenizer, words_prior(tokenizer, lm, weights))
+        found = search.decode(logp_tv, weights)
+        assert len(found) == min(4, len(expected))
+        check(found, expected)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_unknown_words_cost_what_they_should(weights: Weights, lm: Path) -> None:
+    search = PrefixSearch(
+        Letters(), lm, closed=False, unknown_score=UNKNOWN_SCORE, pruning=EVERYTHING, nbest=6
+    )
+    for seed in range(4):
+        logp_tv = noise(seed, 5, 4)
+        prior = words_prior(Letters(), lm, weights, UNKNOWN_SCORE)
+        check(search.decode(logp_tv, weights), exhaustive(logp_tv, Letters(), prior))
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_an_n_gram_of_symbols_counts_at_every_symbol(weights: Weights, tmp_path: Path) -> None:
+    path = tmp_path / "lm.arpa"
+    path.write_text(SYMBOLS_ARPA)
+    model = kenlm.Model(str(path))
+
+    def prior(written: tuple[int, ...]) -> float | None:
+        spelt = [Letters().symbols[i] for i in written]
+        if any(a == "|" and b in {"|", ""} for a, b in zip(["|", *spelt], spelt, strict=False)):
+            return None
+        words = len(Letters().decode(written).split())
+        return weights.lm_weight * model.score(" ".join(spelt)) + weights.word_score * words
+
+    search = PrefixSearch(Letters(), path, unit="symbol", closed=False, pruning=EVERYTHING)
+    for seed in range(4):
+        logp_tv = noise(seed, 5, 4)
+        (best,) = search.decode(logp_tv, weights)
+        heard: dict[tuple[int, ...], float] = defaultdict(lambda: -math.inf)
+        for one in paths(4, 5):
+            logp = sum(logp_tv[t, symbol] for t, symbol in enumerate(one))
+            heard[labels(one)] = float(np.logaddexp(heard[labels(one)], logp))
+        allowed = {one: prior(one) for one in heard}
+        scores = {one: heard[one] + p for one, p in allowed.items() if p is not None}
+        assert best.text == Letters().decode(max(scores, key=scores.__getitem__))
+
+
+def test_without_a_language_model_the_likeliest_text_is_found() -> None:
+    search = PrefixSearch(Letters(), None, closed=False, pruning=EVERYTHING)
+    for seed in range(6):
+        logp_tv = noise(seed, 5, 4)
+        expected = exhaustive(logp_tv, Letters(), lambda written: _well_formed(written))
+        check(search.decode(logp_tv, Weights(0.0, 0.0)), expected)
+
+
+def _well_formed(written: tuple[int, ...]) -> float | None:
+    parts = "".join(Letters().symbols[i] for i in written).split("|")
+    return None if "" in (parts[:-1] if parts[-1] == "" else parts) else 0.0
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("tokenizer", [Letters(), Pieces()], ids=["letters", "pieces"])
+def test_a_stream_ends_with_what_the_whole_gives(tokenizer: Tokenizer, size: int, lm: Path) -> None:
+    search = PrefixSearch(tokenizer, lm, pruning=Pruning(beam=8), nbest=3)
+    logp_tv = noise(3, 40, len(tokenizer.symbols))
+    stream = search.stream(Weights(1.0, 0.5))
+    for at in range(0, 40, size):
+        stream.advance(logp_tv[at : at + size])
+        assert stream.hypotheses(), "at any moment there is a best one"
+    assert stream.hypotheses() == search.decode(logp_tv, Weights(1.0, 0.5))
+
+
+def spoken(tokenizer: Tokenizer, path: list[int], sure: float = 0.9) -> LogProbs:
+    """The scores of a model that hears this path."""
+    symbols = len(tokenizer.symbols)
+    probabilities = np.full((len(path), symbols), (1 - sure) / (symbols - 1), np.float32)
+    probabilities[range(len(path)), path] = sure
+    return np.log(probabilities)
+
+
+def test_words_have_times_and_confidences(lm: Path) -> None:
+    path = [0, 0, 2, 2, 3, 0, 1, 0, 2, 0]  # AB A
+    search = PrefixSearch(Letters(), lm, pruning=Pruning(beam=16), nbest=5)
+    best, *others = search.decode(spoken(Letters(), path), Weights(1.0, 0.0))
+    assert [(word.text, word.first, word.last) for word in best.words] == [
+        ("AB", 2, 4),
+        ("A", 8, 8),
     ]
-    path_bt = torch.tensor(draw.sample(paths, 40))
-    torch.manual_seed(4)
-    logp_btv = (torch.randn(40, 5, 5) + 6 * one_hot(path_bt, 5)).log_softmax(-1)
-    found_b = decoder(tokenizer, lm_dir, weights).decode(logp_btv, torch.full((40,), 5))
-    for logp_tv, found in zip(logp_btv, found_b, strict=True):
-        text, score = next(iter(exhaustive(logp_tv, tokenizer, lm, weights).items()))
-        assert found[0].text == text
-        assert found[0].score == pytest.approx(score, abs=1e-4)
+    assert all(0.5 < word.confidence <= 1.0 for word in best.words)
+    rare = [word for other in others for word in other.words if word.text not in {"A", "AB"}]
+    assert rare
+    assert all(word.confidence < 0.5 for word in rare)
 
 
-@pytest.mark.parametrize(
-    ("path", "text"),
-    [
-        ("_A _A _A", "A"),
-        ("_A B B", "AB"),
-        ("_A B B B _A", "AB A"),
-        ("_A 0 _A", "A A"),
-        ("_A 0 _A _A 0 _B", "A A B"),
-        ("0 _B 0 A 0", "BA"),
-    ],
-)
-def test_held_pieces_are_one_and_repeated_words_are_two(path: str, text: str, lm_dir: Path) -> None:
-    tokenizer = Pieces()
-    ids = [0 if name == "0" else tokenizer.symbols.index(name) for name in path.split()]
-    logp_btv = torch.full((1, len(ids), 5), -9.0)
-    logp_btv[0, range(len(ids)), ids] = 0.0
-    for word_score in (-1.0, 1.0):
-        beam = decoder(tokenizer, lm_dir, Weights(1.0, word_score))
-        ((best,),) = beam.decode(logp_btv, torch.tensor([len(ids)]))
-        assert best.text == text
+def test_a_word_that_is_cut_off_is_left_out(lm: Path) -> None:
+    """No word of the model goes `BBA`; the beam has room for one prefix only."""
+    path = [2, 3, 1, 3, 3, 0, 3, 2]
+    search = PrefixSearch(Letters(), lm, pruning=Pruning(beam=1))
+    (best,) = search.decode(spoken(Letters(), path, 0.99)[:6], Weights(0.0, 0.0))
+    assert best.text in {"AB B", "AB"}
 
 
 @pytest.mark.parametrize("tokenizer", [Letters(), Pieces()], ids=["letters", "pieces"])
-def test_long_pauses_change_nothing(tokenizer: Tokenizer, lm_dir: Path) -> None:
+def test_long_pauses_change_no_text(tokenizer: Tokenizer, lm: Path) -> None:
     boundary = [] if tokenizer.boundary is None else [tokenizer.boundary]
-    symbols = len(tokenizer.symbols)
-    beam = decoder(tokenizer, lm_dir, Weights(1.0, 0.0))
+    search = PrefixSearch(tokenizer, lm)
     found = []
     for pause in (1, 40):
         path = [*[0] * pause, *tokenizer.encode("AB"), *boundary, *[0] * pause]
         path += [*tokenizer.encode("A"), *[0] * pause]
-        logp_btv = (20.0 * one_hot(torch.tensor([path]), symbols)).log_softmax(-1)
-        found.append(beam.decode(logp_btv, torch.tensor([len(path)]))[0][0])
+        logp_tv = spoken(tokenizer, path, 0.9999)
+        found.append(search.decode(logp_tv, Weights(1.0, 0.0))[0])
     assert found[0].text == found[1].text == "AB A"
-    assert found[0].score == pytest.approx(found[1].score, abs=1e-3)
+    assert found[0].score == pytest.approx(found[1].score, abs=0.05)
 
 
-def test_the_layout_in_memory_changes_nothing(lm_dir: Path) -> None:
-    torch.manual_seed(6)
-    logp_btv = (2 * torch.randn(8, 6, 4)).log_softmax(-1)
-    transposed_btv = logp_btv.permute(2, 1, 0).contiguous().permute(2, 1, 0)
-    beam = decoder(Letters(), lm_dir, Weights(1.0, 0.0))
-    straight = beam.decode(logp_btv, torch.full((8,), 6))
-    assert beam.decode(transposed_btv, torch.full((8,), 6)) == straight
-    assert beam.decode_each(list(transposed_btv)) == straight
+def test_the_layout_in_memory_changes_nothing(lm: Path) -> None:
+    search = PrefixSearch(Letters(), lm)
+    logp_tv = noise(1, 12, 4)
+    turned = np.ascontiguousarray(logp_tv.T).T
+    assert search.decode(turned, Weights(1.0, 0.0)) == search.decode(logp_tv, Weights(1.0, 0.0))
 
 
-def test_processes_change_nothing(lm_dir: Path) -> None:
-    torch.manual_seed(5)
-    logp_btv = torch.randn(23, 9, 4).log_softmax(-1)
-    lengths_b = torch.randint(1, 10, (23,))
-    alone = decoder(Letters(), lm_dir, Weights(1.0, 0.0), nbest=3)
-    with decoder(Letters(), lm_dir, Weights(1.0, 0.0), nbest=3, processes=2) as shared:
-        assert shared.decode(logp_btv, lengths_b) == alone.decode(logp_btv, lengths_b)
+def test_threads_and_batch_mates_change_nothing(lm: Path) -> None:
+    search = PrefixSearch(Letters(), lm, nbest=3)
+    utterances = [noise(seed, 3 + seed, 4) for seed in range(23)]
+    alone = [search.decode(logp_tv, Weights(1.0, 0.0)) for logp_tv in utterances]
+    for workers in (1, 3):
+        with Decoder(search, workers) as decoder:
+            assert list(decoder.decode(utterances, Weights(1.0, 0.0))) == alone
 
 
-def test_tuning_finds_what_the_dev_part_asks_for(lm_dir: Path) -> None:
+def test_a_long_utterance_needs_no_room_in_advance(lm: Path) -> None:
+    search = PrefixSearch(Letters(), lm, pruning=Pruning(beam=200, threshold=1e6))
+    logp_tv = noise(2, 400, 4, sharpness=0.3)
+    pieces = search.stream(Weights(1.0, 0.0))
+    for at in range(0, 400, 50):
+        pieces.advance(logp_tv[at : at + 50])
+    assert search.decode(logp_tv, Weights(1.0, 0.0)) == pieces.hypotheses()
+
+
+def test_tuning_finds_what_the_dev_part_asks_for(lm: Path) -> None:
     # The sound says "B" a little louder than "AB"; the language model knows better.
-    logp_tv = torch.tensor([[0.1, 0.0, 0.4, 0.5], [0.1, 0.0, 0.0, 0.9], [0.1, 0.9, 0.0, 0.0]])
-    utterance = (logp_tv + 1e-6).log()
-    tuning = decoder(Letters(), lm_dir, Weights(0.0, 0.0)).tune(
-        [utterance, utterance[:2]], ["AB", "AB"], lm_weights=[3.0, 0.0, 1.0], word_scores=[0.0]
-    )
-    assert tuning.surface == [
-        {"lm_weight": 3.0, "word_score": 0.0, "wer": 0.0},
-        {"lm_weight": 0.0, "word_score": 0.0, "wer": 1.0},
-        {"lm_weight": 1.0, "word_score": 0.0, "wer": 0.0},
-    ]
-    assert tuning.best == Weights(1.0, 0.0)
+    sound = np.array([[0.1, 0.0, 0.4, 0.5], [0.1, 0.0, 0.0, 0.9], [0.1, 0.9, 0.0, 0.0]])
+    logp_tv = np.log(sound + 1e-6).astype(np.float32)
+    search = PrefixSearch(Letters(), lm, pruning=EVERYTHING)
+    with Decoder(search) as decoder:
+        tuned = tune(decoder, [logp_tv, logp_tv[:2]], ["AB", "AB"], [3.0, 0.0, 2.0], [0.0])
+    first = [(point["lm_weight"], point["wer"]) for point in tuned.surface[:3]]
+    assert first == [(3.0, 0.0), (0.0, 1.0), (2.0, 0.0)]
+    finer = [point["lm_weight"] for point in tuned.surface[3:]]
+    assert finer[:2] == [1.25, 2.75], "half a step of the grid around the best of it"
+    best = min(tuned.surface, key=lambda point: (point["wer"], point["lm_weight"]))
+    assert tuned.weights == Weights(best["lm_weight"], 0.0)
+    narrowed = narrow(search, tuned, [logp_tv], ["AB"])
+    assert narrowed.beam < EVERYTHING.beam
+    assert [point["beam"] for point in narrowed.beams][:2] == [3000, 1500]
 
 
-def test_words_that_cannot_be_written_are_counted(lm_dir: Path) -> None:
-    (lm_dir / "words.txt").write_text("A\nAB\nCAB\n")
-    assert decoder(Letters(), lm_dir, Weights(0.0, 0.0)).left_out == 1
-    (lm_dir / "words.txt").write_text("CAB\n")
-    with pytest.raises(LightasrError, match=r"words\.txt: the tokenizer can write none of its 1"):
-        decoder(Letters(), lm_dir, Weights(0.0, 0.0))
+def test_words_that_cannot_be_written_are_counted(lm: Path) -> None:
+    lm.write_text(ARPA.replace("\tBB\t", "\tCB\t"))
+    assert PrefixSearch(Letters(), lm).left_out == 1
 
 
-@pytest.mark.parametrize("name", ["lm.bin", "words.txt"])
-def test_missing_files_are_named(name: str, lm_dir: Path) -> None:
-    (lm_dir / name).unlink()
-    with pytest.raises(LightasrError, match=f"{name}: no such file"):
-        decoder(Letters(), lm_dir, Weights(0.0, 0.0))
+def test_a_model_none_of_whose_words_can_be_written_is_refused(lm: Path) -> None:
+    text = ARPA
+    for word in WORDS:
+        text = text.replace(f"\t{word}\t", f"\tX{word}\t")
+    lm.write_text(text[: text.index("\\2-grams:")].replace("ngram 2=6\n", "") + "\\end\\\n")
+    with pytest.raises(LightasrError, match=r"decode\.lexicon: there are no words to choose from"):
+        PrefixSearch(Letters(), lm)
 
 
-def test_a_damaged_language_model_is_named(lm_dir: Path) -> None:
-    (lm_dir / "lm.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0")
-    with pytest.raises(LightasrError, match=r"lm\.bin: not a language model"):
-        decoder(Letters(), lm_dir, Weights(0.0, 0.0))
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LightasrError, match=r"lm\.arpa: no such file"):
+        PrefixSearch(Letters(), tmp_path / "lm.arpa")
 
 
-def test_scores_that_are_not_numbers_are_refused(lm_dir: Path) -> None:
-    logp_btv = torch.zeros(2, 3, 4)
-    logp_btv[1, 2, 0] = math.nan
-    beam = decoder(Letters(), lm_dir, Weights(0.0, 0.0))
-    with pytest.raises(LightasrError, match=r"utterance 2 of 2: .*NaN"):
-        beam.decode(logp_btv, torch.tensor([3, 3]))
-    assert (
-        len(beam.decode(logp_btv, torch.tensor([3, 2]))) == 2
-    )  # NaN beyond the length is not read
-
-
-def test_a_killed_process_is_reported(lm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightasr.decode.beam._Search.decode", lambda *_: os._exit(9))
+def test_scores_that_are_not_numbers_are_refused(lm: Path) -> None:
+    bad = np.zeros((3, 4), np.float32)
+    bad[2, 0] = math.nan
     with (
-        decoder(Letters(), lm_dir, Weights(0.0, 0.0), processes=2) as beam,
-        pytest.raises(LightasrError, match="was killed, as happens when memory runs out"),
+        Decoder(PrefixSearch(Letters(), lm)) as decoder,
+        pytest.raises(LightasrError, match=r"utterance 2 of 2: .*NaN"),
     ):
-        beam.decode(torch.zeros(2, 3, 4), torch.tensor([3, 3]))
+        list(decoder.decode([noise(0, 3, 4), bad], Weights(0.0, 0.0)))
+
+
+@pytest.mark.parametrize("pruning", [Pruning(beam=0), Pruning(beam=-3)])
+def test_a_beam_of_nothing_is_refused(pruning: Pruning, lm: Path) -> None:
+    with pytest.raises(ValueError, match="a beam of"):
+        PrefixSearch(Letters(), lm, pruning=pruning)
+
+
+def test_other_symbols_than_the_tokenizers_are_refused(lm: Path) -> None:
+    with pytest.raises(ValueError, match="5 scores a frame, but 4 symbols"):
+        PrefixSearch(Letters(), lm).decode(noise(0, 3, 5), Weights(0.0, 0.0))
+
+
+def test_a_negative_weight_is_refused(lm: Path) -> None:
+    with pytest.raises(LightasrError, match="below 0"):
+        PrefixSearch(Letters(), lm).decode(noise(0, 3, 4), Weights(-1.0, 0.0))

@@ -65,11 +65,13 @@ def test_the_names_of_the_commands_stay() -> None:
     """Scripts and the workflow's rules call them: a new one is added here, none goes."""
     assert COMMANDS == [
         "bench data",
+        "bench decoder",
         "bench features",
         "bench kernels",
         "bench plan",
         "bench train",
         "bench units",
+        "compare",
         "data report",
         "decode",
         "evaluate",

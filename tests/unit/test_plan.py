@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lightasr import plan as planning
 from lightasr.errors import LightasrError
-from lightasr.plan import STAGES, Experiment, Plan, Run, digest, load_plan
+from lightasr.plan import STAGES, Experiment, Job, Plan, Run, digest, load_plan
 from lightasr.schema import COMPONENTS, Train
 from planning import finish, run_in, write_study
 
@@ -454,3 +454,112 @@ def test_a_beam_search_without_any_text_is_refused_by_file_entry_and_key(project
         one_run(project, **settings)
     run = one_run(project, **settings, decode={"decoders": ["greedy"]})
     assert "lm" not in run.decode.inputs
+
+
+# --- language models -----------------------------------------------------------------------------
+
+
+def lm_of(project: Path, **settings: Any) -> Job:
+    return one_run(project, **settings).decode.inputs["lm"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"vocabulary": 1000}, {"format": "probing"}, {"bits": 8}, {"interpolate": True}],
+    ids=str,
+)
+def test_what_it_sets_changes_it(project: Path, settings: dict[str, Any]) -> None:
+    before = planned(project)
+    assert changed(before, planned(project, base={"lm": settings})) == DOWNSTREAM["lm"]
+
+
+def test_an_ngram_of_symbols_hangs_on_the_tokenizer(project: Path) -> None:
+    words = lm_of(project)
+    assert "tokenizer" not in words.inputs
+    letters = one_run(project, lm={"unit": "char", "order": 6})
+    lm = letters.decode.inputs["lm"]
+    assert lm.inputs["tokenizer"] is letters.train.inputs["tokenizer"]
+    assert lm.label == "char-6gram"
+    pieces = lm_of(project, tokenizer={"kind": "bpe"}, lm={"unit": "piece"})
+    assert pieces.inputs["tokenizer"].label == "bpe"
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "right"), [("char", "piece", "char"), ("bpe", "char", "piece")]
+)
+def test_units_that_the_tokenizer_does_not_write(
+    project: Path, kind: str, unit: str, right: str
+) -> None:
+    settings = {"tokenizer": {"kind": kind}, "lm": {"unit": unit}}
+    with pytest.raises(LightasrError, match=rf"mine\.yaml: row: lm\.unit: .* `unit: {right}`"):
+        one_run(project, **settings)
+    one_run(project, **settings, decode={"decoders": ["greedy"]})
+
+
+def test_a_search_that_needs_words_is_given_no_other_units(project: Path) -> None:
+    with pytest.raises(LightasrError, match=r"row: lm\.unit: 'char', but the search `flashlight`"):
+        one_run(project, lm={"unit": "char"}, decode={"decoders": ["flashlight"]})
+
+
+def test_a_mix_is_fitted_on_the_dev_part(project: Path) -> None:
+    run = one_run(project, lm={"interpolate": True})
+    lm = run.decode.inputs["lm"]
+    assert lm.inputs["dev"] is run.decode.inputs["features/dev-clean"]
+    assert {"text", "dev", "features/train-clean-100"} == lm.inputs.keys()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"lm": {"interpolate": True, "transcripts": False}}, {"lm": {"interpolate": True}}],
+    ids=["no transcripts", "no text"],
+)
+def test_a_mix_of_one_is_refused(project: Path, settings: dict[str, Any]) -> None:
+    if "transcripts" not in settings["lm"]:
+        settings = {**settings, "corpus": {"text": None}}
+    with pytest.raises(LightasrError, match=r"row: lm\.interpolate: mixes text, .* but "):
+        one_run(project, **settings)
+
+
+def test_a_published_model_in_place_of_the_text(project: Path) -> None:
+    corpus = {"name": "librispeech"}
+    job = lm_of(project, corpus=corpus, lm={"arpa": "3-gram-pruned-3e-7"})
+    assert job.label == "3-gram-pruned-3e-7"
+    assert {name: up.label for name, up in job.inputs.items()} == {
+        "arpa": "librispeech-3-gram-pruned-3e-7"
+    }
+    mixed = lm_of(project, corpus=corpus, lm={"arpa": "3-gram-pruned-3e-7", "interpolate": True})
+    assert mixed.inputs.keys() == {"arpa", "dev", "features/train-clean-100"}
+
+
+def test_a_model_of_ones_own_is_known_by_its_content(project: Path) -> None:
+    own = project / "models" / "lab 1.arpa.gz"
+    own.parent.mkdir()
+    own.write_text("one")
+    job = lm_of(project, lm={"arpa": "models/lab 1.arpa.gz"})
+    assert (job.label, job.inputs) == ("lab-1", {})
+    assert job.files == {"arpa": "models/lab 1.arpa.gz"}
+    assert "models" not in json.dumps(job.config)
+    own.rename(own.with_name("lab 1.arpa"))
+    assert lm_of(project, lm={"arpa": "models/lab 1.arpa"}).key == job.key, "a path means nothing"
+    own.with_name("lab 1.arpa").write_text("two")
+    assert lm_of(project, lm={"arpa": "models/lab 1.arpa"}).key != job.key
+
+
+def test_a_model_that_is_nowhere_is_answered_with_the_nearest(project: Path) -> None:
+    with pytest.raises(
+        LightasrError,
+        match=r"row: lm\.arpa: '3-gran' is neither a file nor a part of dataset 'librispeech'"
+        "; did you mean '3-gram'",
+    ):
+        lm_of(project, corpus={"name": "librispeech"}, lm={"arpa": "3-gran"})
+
+
+def test_the_study_of_the_page_on_language_models_is_planned(project: Path) -> None:
+    page = (ROOT / "docs" / "language-models.md").read_text(encoding="utf-8")
+    text = page.split("```yaml\n# yaml-language-server", 1)[1].split("```", 1)[0]
+    path = project / "config" / "studies" / "language_models.yaml"
+    path.write_text(text.split("\n", 1)[1], encoding="utf-8")
+    plan = load_plan(project, "smoke", ["language_models"])
+    rows = ["words", "trigram", "transcripts", "mixed", "letters", "pieces"]
+    assert [experiment.name for experiment in plan.experiments] == rows
+    assert len(plan.of_stage("lm")) == len(rows)

@@ -154,6 +154,9 @@ def test_figures_are_drawn_in_the_pages_ink(page: str) -> None:
 def test_the_best_experiments_errors_are_shown(page: str) -> None:
     assert re.search(r"Where \S+ errs", page)
     assert "Worst utterances" in page
+    assert "<td>3 to 5</td>" in page, "rates by length"
+    assert re.search(r"By speaker: \S+ to \S+&nbsp;% over 8 speakers", page)
+    assert re.search(r"lightasr score \S+\.beam\.tsv --page errors.html", page)
     assert re.search(r"<del>[A-Z ]+</del>", page)
 
 

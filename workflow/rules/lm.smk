@@ -1,4 +1,4 @@
-# Word n-grams for the beam search.
+# N-grams for the beam search.
 
 
 rule lm:

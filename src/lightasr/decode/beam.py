@@ -1,340 +1,312 @@
-"""Beam search for words: CTC scores, a lexicon and a word n-gram.
+"""Beam search: CTC scores and an n-gram of words or symbols, with or without a lexicon.
 
-The score of a hypothesis is `log p(best alignment) + lm_weight * log10 p(words) + word_score *
-number of words`: natural logarithms from the model, base 10 from KenLM, as is usual in the field;
-blank frames that are not searched do not count.
-
-The search is flashlight's, the one behind `torchaudio.models.decoder.ctc_decoder`; called directly,
-because there a new weight means building lexicon and n-gram anew, and tuning tries many.
+`prefixes` has the search itself; here are its parts, its results and its state in a stream.
 """
 
 from __future__ import annotations
 
-import math
-import multiprocessing
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import product
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Literal
 
-import jiwer
 import numpy as np
-import torch
-from flashlight.lib.text.decoder import (
-    CriterionType,
-    LexiconDecoder,
-    LexiconDecoderOptions,
-    SmearingMode,
-    Trie,
-)
-from flashlight.lib.text.decoder.kenlm import KenLM
-from flashlight.lib.text.dictionary import Dictionary
 from numpy.typing import NDArray
-from torch import Tensor
 
+from lightasr.decode import prefixes
+from lightasr.decode.hypotheses import Hypothesis, LogProbs, Weights, Word
+from lightasr.decode.lexicon import Lexicon, build_lexicon
 from lightasr.errors import LightasrError
-from lightasr.progress import track
+from lightasr.lm.arpa import read_arpa, renumber
+from lightasr.lm.tables import NOT_WORDS, ROOT, NGram, Tables, ngram_of
 from lightasr.text.tokenizers import Tokenizer
+from lightasr.text.vocabulary import PIECE_BOUNDARY
 
-LogProbs = NDArray[np.float32]
+# Frames between two places of one word in two hypotheses.
+SAME_PLACE = 5
+# A first guess at how much room a search takes.
+NODES_PER_FRAME = 40
 
-# The right symbol is practically never below this rank; the time of a search with hundreds of
-# pieces is proportional to it.
-SYMBOLS_PER_FRAME = 32
-# Of neighbouring frames that are blank this surely only one is searched: a trained model's frames
-# are mostly such, and nothing else starts in them.
-SURELY_BLANK = math.log(0.999)
-# A log-probability nothing recovers from, finite because a beam of infinities has no best one.
-IMPOSSIBLE = -1.0e4
+Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """What may have been said, and the score of the search."""
+class Pruning:
+    """How much is followed."""
 
-    text: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What is tuned on the dev part: weight of the n-gram, reward per word."""
-
-    lm_weight: float
-    word_score: float
+    beam: int = 64
+    """Prefixes kept at each frame."""
+    threshold: float = 25.0
+    """Score below the best at which a prefix is dropped."""
+    tokens: int = 40
+    """Symbols tried in a frame."""
+    token_threshold: float = 10.0
+    """Log-probability below a frame's best at which a symbol is not tried."""
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """The best weights and the WER at every point tried (`lm_weight`, `word_score`, `wer`)."""
-
-    best: Weights
-    surface: list[dict[str, float]]
-
-
-class BeamDecoder:
-    """Decodes batches, several utterances at a time; use it in a `with`, which ends its processes.
+class PrefixSearch:
+    """Everything that one search after another only reads.
 
     `left_out` counts the words of the language model that the tokenizer cannot write: they are
     never hypothesised.
     """
 
+    # Compiled code lets go of Python's lock.
+    threads = True
+
     def __init__(
         self,
         tokenizer: Tokenizer,
-        lm_dir: Path,
+        lm: Path | None,
         *,
-        beam_size: int,
-        beam_threshold: float,
-        weights: Weights,
+        unit: Literal["word", "symbol"] = "word",
+        closed: bool = True,
+        unknown_score: float = -10.0,
+        pruning: Pruning = Pruning(),
         nbest: int = 1,
-        processes: int = 1,
     ) -> None:
-        self.weights = weights
-        self._search = _Search(tokenizer, lm_dir, beam_size, beam_threshold, nbest)
-        self._processes = processes
-        self._pool = _pool(self._search, processes) if processes > 1 else None
-
-    @property
-    def left_out(self) -> int:
-        """Words of the language model that cannot be written."""
-        return self._search.left_out
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the processes."""
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-    def decode(self, logp_btv: Tensor, lengths_b: Tensor) -> list[list[Hypothesis]]:
-        """The best hypotheses of each utterance of a batch, the best one first."""
-        lengths = lengths_b.tolist()
-        utterances = [logp_tv[:n] for logp_tv, n in zip(logp_btv, lengths, strict=True)]
-        return self.decode_each(utterances)
-
-    def decode_each(self, utterances: Sequence[Tensor]) -> list[list[Hypothesis]]:
-        """The same for utterances `[T, V]` of their own lengths, without the memory of padding."""
-        return self._decode(self._arrays(utterances), self.weights)
-
-    def tune(
-        self,
-        utterances: Sequence[Tensor],
-        references: Sequence[str],
-        lm_weights: Sequence[float],
-        word_scores: Sequence[float],
-    ) -> Tuning:
-        """Try every pair of weights on the dev part: log-probabilities `[T, V]` and their texts.
-
-        Of equally good pairs the one that leans least on the language model is taken.
-        """
-        if len(utterances) != len(references):
-            raise ValueError(f"{len(utterances)} utterances, but {len(references)} references")
-        arrays = self._arrays(utterances)
-        points = [Weights(*pair) for pair in product(lm_weights, word_scores)]
-        surface = []
-        with track("tune the beam search", total=len(points)) as bar:
-            for weights in points:
-                found = [best[0].text for best in self._decode(arrays, weights)]
-                surface.append({**asdict(weights), "wer": jiwer.wer(list(references), found)})
-                bar.update(1, **surface[-1])
-        best = min(surface, key=_preference)
-        return Tuning(Weights(best["lm_weight"], best["word_score"]), surface)
-
-    def _arrays(self, utterances: Iterable[Tensor]) -> list[LogProbs]:
-        arrays = [logp_tv.detach().to("cpu", torch.float32).numpy() for logp_tv in utterances]
-        for number, logp_tv in enumerate(arrays, start=1):
-            if logp_tv.shape[1] != self._search.symbols:
-                raise ValueError(
-                    f"{logp_tv.shape[1]} scores a frame, but {self._search.symbols} symbols"
-                )
-            if np.isnan(logp_tv).any():
-                raise LightasrError(
-                    f"utterance {number} of {len(arrays)}: the model's log-probabilities are not "
-                    "numbers (NaN)"
-                )
-        return arrays
-
-    def _decode(self, arrays: list[LogProbs], weights: Weights) -> list[list[Hypothesis]]:
-        if self._pool is None:
-            return [self._search.decode(logp_tv, weights) for logp_tv in arrays]
-        chunk = max(1, len(arrays) // (4 * self._processes))
-        try:
-            job = partial(_decode_in_worker, weights=weights)
-            return list(self._pool.map(job, arrays, chunksize=chunk))
-        except BrokenProcessPool as error:
-            raise LightasrError(
-                "a process of the beam search was killed, as happens when memory runs out: "
-                f"ask for more memory or for fewer than {self._processes} processes"
-            ) from error
-
-
-def _preference(point: dict[str, float]) -> tuple[float, float, float, float]:
-    return point["wer"], point["lm_weight"], abs(point["word_score"]), point["word_score"]
-
-
-class _Search:
-    """Lexicon, n-gram and options: built once, then only read."""
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        lm_dir: Path,
-        beam_size: int,
-        beam_threshold: float,
-        nbest: int,
-    ) -> None:
+        if pruning.beam < 1 or nbest < 1:
+            raise ValueError(f"a beam of {pruning.beam} cannot hold {nbest} hypotheses")
         self.symbols = len(tokenizer.symbols)
-        self._blank = tokenizer.blank
-        self._boundary = tokenizer.boundary
-        # Pieces: then follow, as columns, a held copy of each one (see `_held`), and the silence
-        # flashlight asks for, which no frame ever contains.
-        self._silence = 2 * self.symbols if self._boundary is None else self._boundary
-        self._beam_size = beam_size
-        self._beam_threshold = beam_threshold
-        self._nbest = nbest
-        self._words, spellings = _lexicon(tokenizer, lm_dir)
-        self.left_out = len(self._words) - len(spellings)
-        self._lm = _load_lm(lm_dir, self._words)
-        self._trie = self._build_trie(spellings)
+        self._tokenizer, self._pruning, self._nbest = tokenizer, pruning, nbest
+        self._unknown_score = unknown_score
+        self.left_out = 0
+        ngram: NGram | None = None
+        spellings: list[list[int]] = []
+        if lm is not None:
+            arpa = read_arpa(lm)
+            if unit == "word":
+                order, spellings = _spelling_order(tokenizer, arpa.words)
+                arpa = renumber(arpa, order)
+                self.left_out = len(set(arpa.words) - NOT_WORDS) - len(spellings)
+            ngram = ngram_of(arpa, lm)
+        if closed and not spellings:
+            raise LightasrError(
+                "decode.lexicon: there are no words to choose from: the language model is not one "
+                "of words, or the tokenizer can write none of them; set it to false"
+            )
+        logp = ngram.tables.logp[1 : 1 + len(spellings)] if ngram else np.zeros(0, np.float32)
+        lexicon = build_lexicon(spellings, logp, self.symbols)
+        self.model = _model(tokenizer, ngram, unit, lexicon, closed)
 
-    def _build_trie(self, spellings: dict[int, list[int]]) -> Trie:
-        trie = Trie(max(self.symbols, self._silence + 1), self._silence)
-        # Inside a word the search counts with the best unigram among the words still possible.
-        no_context = self._lm.start(True)
-        for word, ids in spellings.items():
-            _, score = self._lm.score(no_context, word)
-            if self._boundary is not None:
-                trie.insert([*ids, self._boundary], word, score)
-                continue
-            trie.insert(ids, word, score)
-            trie.insert([*ids, self.symbols + ids[-1]], word, score)
-        trie.smear(SmearingMode.MAX)
-        return trie
-
-    def decode(self, logp_tv: LogProbs, weights: Weights) -> list[Hypothesis]:
-        """The best hypotheses of one utterance."""
-        frames_tv = np.ascontiguousarray(self._frames(logp_tv))  # flashlight reads raw memory
-        frames, symbols = frames_tv.shape
-        options = LexiconDecoderOptions(
-            beam_size=self._beam_size,
-            beam_size_token=min(symbols, SYMBOLS_PER_FRAME),
-            beam_threshold=self._beam_threshold,
+    def options(self, weights: Weights) -> prefixes.Options:
+        """A search with these weights."""
+        if weights.lm_weight < 0:
+            raise LightasrError(f"the weight of the language model is {weights.lm_weight}: below 0")
+        return prefixes.Options(
+            beam=self._pruning.beam,
+            threshold=self._pruning.threshold,
+            tokens=self._pruning.tokens,
+            token_threshold=self._pruning.token_threshold,
             lm_weight=weights.lm_weight,
             word_score=weights.word_score,
-            unk_score=float("-inf"),
-            sil_score=0.0,
-            log_add=False,
-            criterion_type=CriterionType.CTC,
+            unknown_score=self._unknown_score,
         )
-        unknown = len(self._words)
-        decoder = LexiconDecoder(
-            options, self._trie, self._lm, self._silence, self._blank, unknown, [], False
-        )
-        results = decoder.decode(frames_tv.ctypes.data, frames, symbols)
-        return [
-            Hypothesis(" ".join(self._words[i] for i in result.words if i >= 0), result.score)
-            for result in results[: self._nbest]
-        ]
 
-    def _frames(self, logp_tv: LogProbs) -> LogProbs:
-        """The frames worth searching, with what flashlight needs beside them."""
-        sure_t = logp_tv[:, self._blank] > SURELY_BLANK
-        repeats_t = sure_t & np.roll(sure_t, 1)
-        repeats_t[:1] = False
-        logp_tv = logp_tv[~repeats_t]
+    @property
+    def beam(self) -> int:
+        return self._pruning.beam
+
+    def of(self, *, beam: int | None = None, nbest: int | None = None) -> PrefixSearch:
+        """The same search with another beam, or for more or fewer hypotheses."""
+        other = copy(self)
+        other._pruning = replace(self._pruning, beam=beam or self.beam)
+        other._nbest = nbest or self._nbest
+        return other
+
+    def decode(self, logp_tv: LogProbs, weights: Weights) -> list[Hypothesis]:
+        """The best hypotheses of one utterance, the best one first."""
+        stream = self.stream(weights)
+        stream.advance(logp_tv)
+        return stream.hypotheses()
+
+    def stream(self, weights: Weights) -> Stream:
+        """A search that reads an utterance piece by piece."""
+        return Stream(self, self.options(weights), self._nbest)
+
+    def text(self, symbols: Ints) -> str:
+        return self._tokenizer.decode(symbols.tolist())
+
+    def split(self, symbols: Ints) -> Iterator[tuple[int, int]]:
+        """Where words begin and end in a prefix."""
+        if self.model.boundary >= 0:
+            bounds = [-1, *np.flatnonzero(symbols == self.model.boundary).tolist(), len(symbols)]
+            yield from ((left + 1, right) for left, right in pairwise(bounds) if left + 1 < right)
+        else:
+            starts = np.flatnonzero(self.model.starts[symbols]).tolist()
+            bounds = sorted({0, *starts, len(symbols)})
+            yield from pairwise(bounds)
+
+
+class Stream:
+    """The state of a search between two pieces of an utterance."""
+
+    def __init__(self, search: PrefixSearch, options: prefixes.Options, nbest: int) -> None:
+        self._search, self._options, self._nbest = search, options, nbest
+        self._tree = prefixes.new_tree(1)
+        self._beam = prefixes.new_beam(options.beam)
+        self._scratch = prefixes.new_scratch(options, search.symbols)
+        prefixes.begin(self._tree, self._beam, search.model)
+        self._used = self._width = 1
+        self.frames = 0
+
+    def advance(self, logp_tv: LogProbs) -> None:
+        """Read the next frames: log-probabilities `[T, V]`."""
         frames, symbols = logp_tv.shape
-        if self._boundary is None:
-            never_t1 = np.full((frames, 1), IMPOSSIBLE, dtype=np.float32)
-            return np.hstack([logp_tv, self._held(logp_tv), never_t1])
-        # A word ends with the boundary in the lexicon, but none follows the last word of a
-        # transcript: without a frame that closes it the last word would be lost.
-        close_1v = np.full((1, symbols), IMPOSSIBLE, dtype=np.float32)
-        close_1v[0, self._boundary] = 0.0
-        return np.vstack([logp_tv, close_1v])
+        if symbols != self._search.symbols:
+            raise ValueError(f"{symbols} scores a frame, but {self._search.symbols} symbols")
+        logp_tv = np.ascontiguousarray(logp_tv)
+        capacity = NODES_PER_FRAME * frames
+        at = 0
+        while at < frames:
+            self._make_room(capacity)
+            capacity *= 2
+            at, self._used, self._width = prefixes.advance(
+                logp_tv,
+                at,
+                self.frames,
+                self._search.model,
+                self._options,
+                self._tree,
+                self._used,
+                self._beam,
+                self._width,
+                self._scratch,
+            )
+        self.frames += frames
 
-    def _held(self, logp_tv: LogProbs) -> LogProbs:
-        """What it costs that a word's last piece lasts until this frame.
+    def _make_room(self, nodes: int) -> None:
+        """A tree with the prefixes that are needed, and room for so many more."""
+        nodes += self._options.beam * min(self._options.tokens, self._search.symbols)
+        tree = prefixes.new_tree(self._used + nodes)
+        self._used = prefixes.move(
+            self._tree, self._used, tree, self._beam, self._width, self._search.symbols
+        )
+        self._tree = tree
 
-        flashlight leaves a word at the first frame of its last piece, and cannot stay there. So
-        every word has a second spelling that ends with a held copy of the piece. The copy must not
-        bridge a blank (`NO` would swallow the second word of `NO NO`), nor stop halfway (a long
-        `NO` would be two): it needs the piece likelier than blank one frame earlier, and not the
-        best symbol one frame later.
-        """
-        goes_on_tv = np.zeros(logp_tv.shape, dtype=bool)
-        goes_on_tv[1:] = logp_tv[:-1] >= logp_tv[:-1, self._blank, None]
-        goes_on_tv[:-1] &= logp_tv[1:] < logp_tv[1:].max(axis=1, keepdims=True)
-        return np.where(goes_on_tv, logp_tv, np.float32(IMPOSSIBLE))
+    def hypotheses(self) -> list[Hypothesis]:
+        """What has been said if nothing follows; the words that are cut off are left out."""
+        model, tree = self._search.model, self._tree
+        heard, prior = prefixes.finish(model, self._options, tree, self._beam, self._width)
+        whole = np.isfinite(prior)
+        if not whole.any():
+            return [self._cut_off(heard)]
+        nodes = self._beam.node[: self._width][whole]
+        if model.boundary >= 0 and model.unit != prefixes.SYMBOLS:
+            # A boundary at the end says nothing, and costs nothing.
+            nodes = np.where(tree.symbol[nodes] == model.boundary, tree.parent[nodes], nodes)
+        nodes, first, of = np.unique(nodes, return_index=True, return_inverse=True)
+        ctc = np.full(len(nodes), -np.inf)
+        np.logaddexp.at(ctc, of, heard[whole])
+        scores = ctc + prior[whole][first]
+        found: dict[str, Hypothesis] = {}
+        for i in np.argsort(-scores, kind="stable"):
+            text, words = self._read(int(nodes[i]))
+            # The likeliest way to spell a text counts, where there are several.
+            found.setdefault(text, Hypothesis(text, float(scores[i]), float(ctc[i]), words))
+            if len(found) == self._nbest:
+                break
+        hypotheses = list(found.values())
+        return _with_confidence(hypotheses) if self._nbest > 1 else hypotheses
+
+    def _cut_off(self, heard: NDArray[np.float64]) -> Hypothesis:
+        """The likeliest prefix without the word that it ends in, where no prefix is whole."""
+        best = int(np.argmax(heard))
+        symbols, _ = prefixes.spell(self._tree, self._beam.node[best])
+        whole = list(self._search.split(symbols))[:-1]
+        text = self._search.text(symbols[: whole[-1][1]]) if whole else ""
+        return Hypothesis(text, float(heard[best]), float(heard[best]))
+
+    def _read(self, node: int) -> tuple[str, tuple[Word, ...]]:
+        """A prefix as text, and its words where more than the text is asked for."""
+        symbols, frames = prefixes.spell(self._tree, node)
+        text = self._search.text(symbols)
+        if self._nbest == 1:
+            return text, ()
+        return text, tuple(
+            Word(self._search.text(symbols[a:b]), int(frames[a]), int(frames[b - 1]), 1.0)
+            for a, b in self._search.split(symbols)
+        )
 
 
-def _lexicon(tokenizer: Tokenizer, lm_dir: Path) -> tuple[list[str], dict[int, list[int]]]:
-    """The words of a language model, and the spelling of each one that can be written."""
-    path = lm_dir / "words.txt"
-    try:
-        words = path.read_text(encoding="utf-8").split()
-    except FileNotFoundError:
-        raise LightasrError(f"{path}: no such file; it is written by the stage `lm`") from None
-    spellings = {}
-    for index, word in enumerate(words):
-        try:
-            spellings[index] = tokenizer.encode(word)
-        except LightasrError:
-            continue  # counted by the caller
-    if not spellings:
-        raise LightasrError(f"{path}: the tokenizer can write none of its {len(words)} words")
-    return words, spellings
+def _with_confidence(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+    """Each word with the share of the hypotheses' probability that has it at its place."""
+    scores = np.array([hypothesis.score for hypothesis in hypotheses])
+    shares = np.exp(scores - np.logaddexp.reduce(scores))
+
+    def confidence(word: Word) -> float:
+        having = [
+            any(
+                other.text == word.text
+                and other.first <= word.last + SAME_PLACE
+                and word.first <= other.last + SAME_PLACE
+                for other in hypothesis.words
+            )
+            for hypothesis in hypotheses
+        ]
+        return min(1.0, float(shares[having].sum()))
+
+    return [
+        Hypothesis(
+            hypothesis.text,
+            hypothesis.score,
+            hypothesis.ctc,
+            tuple(Word(w.text, w.first, w.last, confidence(w)) for w in hypothesis.words),
+        )
+        for hypothesis in hypotheses
+    ]
 
 
-def _load_lm(lm_dir: Path, words: Sequence[str]) -> KenLM:
-    path = lm_dir / "lm.bin"
-    if not path.is_file():
-        raise LightasrError(f"{path}: no such file; it is written by the stage `lm`")
-    dictionary = Dictionary()
-    for word in (*words, "<unk>"):
-        dictionary.add_entry(word)
-    try:
-        return KenLM(str(path), dictionary)
-    except RuntimeError as error:
-        raise LightasrError(f"{path}: not a language model KenLM can read: {error}") from error
+def _spelling_order(
+    tokenizer: Tokenizer, words: list[str]
+) -> tuple[NDArray[np.int64], list[list[int]]]:
+    """The words a tokenizer can write in the order of their spellings, then all others.
 
-
-_worker_search: _Search | None = None
-
-
-def _pool(search: _Search, processes: int) -> ProcessPoolExecutor:
-    """Processes that share the loaded search; threads would not help, flashlight holds the GIL.
-
-    Forked, as the lexicon and the n-gram can be neither pickled nor loaded once per process at no
-    cost; the processes run flashlight and numpy alone, so torch's threads are not missed in them.
+    Also these spellings: so the words below a node of the lexicon have neighbouring numbers.
     """
-    return ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("fork"),
-        initializer=_start_worker,
-        initargs=(search,),
+    numbers = [
+        number
+        for number, word in enumerate(words)
+        if word not in NOT_WORDS and not tokenizer.outside(word)
+    ]
+    encoded = tokenizer.encode_all([words[number] for number in numbers])
+    spelt = sorted(zip((ids.tolist() for ids in encoded), numbers, strict=True))
+    inside = set(numbers)
+    others = [number for number in range(len(words)) if number not in inside]
+    order = np.array([*(number for _, number in spelt), *others], np.int64)
+    return order, [ids for ids, _ in spelt]
+
+
+def _model(
+    tokenizer: Tokenizer,
+    ngram: NGram | None,
+    unit: Literal["word", "symbol"],
+    lexicon: Lexicon,
+    closed: bool,
+) -> prefixes.Model:
+    symbols = tokenizer.symbols
+    marks = tokenizer.boundary is None
+    numbers = [0] * len(symbols)
+    if ngram is not None and unit == "symbol":
+        numbers = [ngram.number(symbol) for symbol in symbols]
+    units = {"word": prefixes.WORDS, "symbol": prefixes.SYMBOLS}
+    return prefixes.Model(
+        lexicon=lexicon,
+        tables=_no_tables() if ngram is None else ngram.tables,
+        starts=np.array([marks and s.startswith(PIECE_BOUNDARY) for s in symbols], np.bool_),
+        lm_number=np.array(numbers, np.int32),
+        unit=prefixes.NO_LM if ngram is None else units[unit],
+        start=ROOT if ngram is None else ngram.start,
+        end=-1 if ngram is None else ngram.end,
+        unknown=0 if ngram is None else ngram.unknown,
+        blank=tokenizer.blank,
+        boundary=-1 if tokenizer.boundary is None else tokenizer.boundary,
+        open=not closed,
     )
 
 
-def _start_worker(search: _Search) -> None:
-    global _worker_search
-    _worker_search = search
-
-
-def _decode_in_worker(logp_tv: LogProbs, weights: Weights) -> list[Hypothesis]:
-    assert _worker_search is not None, "the pool starts its processes by _start_worker"
-    return _worker_search.decode(logp_tv, weights)
+def _no_tables() -> Tables:
+    ints, floats = np.zeros(1, np.int32), np.zeros(1, np.float32)
+    return Tables(ints, floats, floats, np.ones(2, np.int32), ints, ints, floats)

@@ -5,129 +5,194 @@ from __future__ import annotations
 import csv
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightasr import schema
-from lightasr.data.batches import Utterance, read_held_out
-from lightasr.decode.beam import BeamDecoder, Tuning, Weights
+from lightasr.data.batches import read_held_out
+from lightasr.decode.decoders import load_search
 from lightasr.decode.greedy import greedy
-from lightasr.models.trained import Trained, load_trained
+from lightasr.decode.hypotheses import Hypothesis, Search, Weights, Word
+from lightasr.decode.logits import Scored, load_scored, score_part
+from lightasr.decode.parallel import Decoder
+from lightasr.decode.tuning import Tuned, narrow, tune
+from lightasr.files import write_atomically
+from lightasr.models.trained import load_trained
 from lightasr.progress import say, track
-from lightasr.text.tokenizers import Tokenizer
+from lightasr.text.tokenizers import load_tokenizer
 from lightasr.threads import usable_cores
 
-BATCH_SECONDS = 120.0
 COLUMNS = ("id", "speaker", "seconds", "reference", "hypothesis")
+UTTERANCES_PER_SAVE = 200
 
-Scored = list[tuple[Utterance, Tensor]]
+Found = list[Sequence[Hypothesis]]
 
 
 def run(
     config: schema.DecodeSlice, inputs: dict[str, Path], out: Path, work: Path
 ) -> dict[str, Any]:
-    """`<part>.<decoder>.tsv` for each part and decoder, and `decode.json`."""
+    """`<part>.<decoder>.tsv` for each part and decoder, the n-best beside it, and `decode.json`."""
     torch.set_num_threads(usable_cores())
-    trained = load_trained(inputs["train"])
-    scored: dict[str, Scored] = {}
-    model_seconds: dict[str, float] = {}
-    with track(f"decode {work.name}: log-probabilities") as bar:
-        for name, directory in inputs.items():
-            if name.startswith("features/"):
-                part = name.removeprefix("features/")
-                scored[part], model_seconds[part] = score_part(trained, directory, config.text)
-                bar.update(len(scored[part]), part=part)
-
-    report: dict[str, Any] = {"tuned": None, "surface": [], "parts": {part: {} for part in scored}}
-    for decoder in config.decoders:
-        if decoder == "beam":
-            report |= beam_search(config, trained.tokenizer, inputs["lm"], scored, out, report)
+    scored = score_parts(config, inputs, work)
+    report: dict[str, Any] = {"tuned": {}, "parts": {part: {} for part in scored}}
+    for name in config.decoders:
+        if name == "greedy":
+            found = {part: decode_greedily(one, inputs["train"]) for part, one in scored.items()}
         else:
-            for part, utterances in scored.items():
-                started = time.monotonic()
-                texts = [
-                    greedy(logp_tv[None], torch.tensor([len(logp_tv)]), trained.tokenizer)[0]
-                    for _, logp_tv in utterances
-                ]
-                write_hypotheses(out, part, decoder, utterances, texts)
-                report["parts"][part][decoder] = timing(utterances, time.monotonic() - started)
-    for part, timings in report["parts"].items():
-        for measured in timings.values():
-            measured["seconds"] = model_seconds[part] + measured["search_seconds"]
+            search = load_search(name, config, inputs["train"], inputs["lm"])
+            if search.left_out:
+                say(f"{name}: the tokenizer cannot write {search.left_out} of the n-gram's words")
+            tuned = tune_on(scored[config.dev], search, config, work / f"{name}.json")
+            say(f"{name}: tuned on {config.dev}: {tuned.weights}, beam {tuned.beam}")
+            report["tuned"][name] = asdict(tuned)
+            with Decoder(search.of(beam=tuned.beam), usable_cores()) as decoder:
+                found = {
+                    part: search_part(decoder, tuned.weights, one, work / f"{part}.{name}.jsonl")
+                    for part, one in scored.items()
+                }
+        for part, (hypotheses, seconds) in found.items():
+            write_hypotheses(out / f"{part}.{name}.tsv", scored[part], hypotheses)
+            if name != "greedy":
+                write_nbest(out / f"{part}.{name}.nbest.jsonl", scored[part], hypotheses)
+            report["parts"][part][name] = timing(scored[part], seconds)
     (out / "decode.json").write_text(json.dumps(report, indent=1) + "\n")
-    return {"device": str(trained.device)}
+    return {"device": next(iter(scored.values())).device}
 
 
-def score_part(trained: Trained, directory: Path, text: schema.Text) -> tuple[Scored, float]:
-    """Log-probabilities of a part's utterances, and the seconds the model took."""
-    utterances = read_held_out(directory, text)
+def kept_logits(work: Path, train: str, features: str) -> Path:
+    """Where what a model says of a part is kept, beside the stages' own folders for such things."""
+    return work.parents[1] / "logits" / train / f"{features}.safetensors"
+
+
+def score_parts(
+    config: schema.DecodeSlice, inputs: dict[str, Path], work: Path
+) -> dict[str, Scored]:
+    """Every part's log-probabilities: kept ones, or the model's."""
+    parts: dict[str, Scored] = {}
+    trained = None
+    for name, directory in inputs.items():
+        if not name.startswith("features/"):
+            continue
+        utterances = read_held_out(directory, config.text)
+        path = kept_logits(work, inputs["train"].name, directory.name)
+        scored = load_scored(path, utterances)
+        if scored is None:
+            trained = trained or load_trained(inputs["train"])
+            scored = score_part(path, trained, utterances)
+        parts[name.removeprefix("features/")] = scored
+    return parts
+
+
+def decode_greedily(scored: Scored, train: Path) -> tuple[Found, float]:
+    """The best symbol of each frame; and the seconds that took."""
+    tokenizer = load_tokenizer(train)
     started = time.monotonic()
-    scored = list(trained.score_utterances(utterances, BATCH_SECONDS))
-    seconds = time.monotonic() - started
-    return sorted(scored, key=lambda pair: pair[0].id), seconds
+    texts = [
+        greedy(torch.from_numpy(logp_tv)[None], torch.tensor([len(logp_tv)]), tokenizer)[0]
+        for logp_tv in scored.logp
+    ]
+    return [[Hypothesis(text, 0.0)] for text in texts], time.monotonic() - started
 
 
-def beam_search(
-    config: schema.DecodeSlice,
-    tokenizer: Tokenizer,
-    lm: Path,
-    scored: dict[str, Scored],
-    out: Path,
-    report: dict[str, Any],
-) -> dict[str, Any]:
-    """Tune the weights on the dev part, then search every part with them."""
-    with BeamDecoder(
-        tokenizer,
-        lm,
-        beam_size=config.beam_size,
-        beam_threshold=config.beam_threshold,
-        weights=Weights(config.lm_weights[0], config.word_scores[0]),
-        processes=usable_cores(),
-    ) as decoder:
-        tuning = tune(decoder, config, scored[config.dev])
-        decoder.weights = tuning.best
-        parts = report["parts"]
-        for part, utterances in scored.items():
+def tune_on(dev: Scored, search: Search, config: schema.DecodeSlice, kept: Path) -> Tuned:
+    """What does best on the dev part; kept for the next attempt."""
+    if kept.exists():
+        return Tuned.read(json.loads(kept.read_text()))
+    references = [utterance.text for utterance in dev.utterances]
+    with Decoder(search.of(nbest=1), usable_cores()) as decoder:
+        tuned = tune(decoder, dev.logp, references, config.lm_weights, config.word_scores)
+    if config.narrow:
+        tuned = narrow(search, tuned, dev.logp, references)
+    write_atomically(kept, json.dumps(asdict(tuned)))
+    return tuned
+
+
+def search_part(
+    decoder: Decoder, weights: Weights, scored: Scored, kept: Path
+) -> tuple[Found, float]:
+    """The hypotheses of a part, and the seconds they took; a next attempt goes on after `kept`."""
+    found, seconds = read_kept(kept)
+    with (
+        kept.open("a") as stream,
+        track(f"decode: {kept.stem}", total=len(scored.logp)) as bar,
+    ):
+        bar.update(len(found))
+        while len(found) < len(scored.logp):
             started = time.monotonic()
-            found = decoder.decode_each([logp_tv for _, logp_tv in utterances])
-            texts = [hypotheses[0].text for hypotheses in found]
-            write_hypotheses(out, part, "beam", utterances, texts)
-            parts[part]["beam"] = timing(utterances, time.monotonic() - started)
-    return {"tuned": asdict(tuning.best), "surface": tuning.surface, "parts": parts}
+            chunk = scored.logp[len(found) : len(found) + UTTERANCES_PER_SAVE]
+            more = list(decoder.decode(chunk, weights))
+            took = time.monotonic() - started
+            found, seconds = found + more, seconds + took
+            line = {"seconds": took, "found": [[asdict(h) for h in best] for best in more]}
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+            bar.update(len(more))
+    return found, seconds
 
 
-def tune(decoder: BeamDecoder, config: schema.DecodeSlice, dev: Scored) -> Tuning:
-    """The weights that do best on the dev part."""
-    tuning = decoder.tune(
-        [logp_tv for _, logp_tv in dev],
-        [utterance.text for utterance, _ in dev],
-        config.lm_weights,
-        config.word_scores,
-    )
-    say(f"tuned on {config.dev}: {tuning.best}")
-    return tuning
+def read_kept(path: Path) -> tuple[Found, float]:
+    """What an earlier attempt found, but for a last line that was cut off."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        write_atomically(path, "".join(lines))
+    kept = [json.loads(line) for line in lines]
+    found: Found = [
+        [Hypothesis(**{**h, "words": tuple(Word(**word) for word in h["words"])}) for h in best]
+        for chunk in kept
+        for best in chunk["found"]
+    ]
+    return found, sum(chunk["seconds"] for chunk in kept)
 
 
-def timing(utterances: Scored, search_seconds: float) -> dict[str, float]:
+def timing(scored: Scored, search_seconds: float) -> dict[str, float]:
     return {
         "search_seconds": search_seconds,
-        "audio_seconds": sum(utterance.seconds for utterance, _ in utterances),
-        "utterances": len(utterances),
+        "seconds": scored.seconds + search_seconds,
+        "audio_seconds": sum(utterance.seconds for utterance in scored.utterances),
+        "utterances": len(scored.utterances),
     }
 
 
-def write_hypotheses(
-    out: Path, part: str, decoder: str, utterances: Scored, texts: list[str]
-) -> None:
+def write_hypotheses(path: Path, scored: Scored, found: Found) -> None:
     """One line an utterance, in the order of ids."""
-    with (out / f"{part}.{decoder}.tsv").open("w", newline="") as stream:
+    with path.open("w", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE)
         writer.writerow(COLUMNS)
-        for (utterance, _), text in zip(utterances, texts, strict=True):
+        for utterance, best in zip(scored.utterances, found, strict=True):
+            seconds = f"{utterance.seconds:.3f}"
             writer.writerow(
-                [utterance.id, utterance.speaker, f"{utterance.seconds:.3f}", utterance.text, text]
+                [utterance.id, utterance.speaker, seconds, utterance.text, best[0].text]
             )
+
+
+def write_nbest(path: Path, scored: Scored, found: Found) -> None:
+    """One line an utterance: its best hypotheses, with the times of their words in seconds."""
+    with path.open("w") as stream:
+        for utterance, logp_tv, best in zip(scored.utterances, scored.logp, found, strict=True):
+            second = utterance.seconds / max(1, len(logp_tv))
+            line = {"id": utterance.id, "nbest": [nbest_entry(one, second) for one in best]}
+            stream.write(json.dumps(line) + "\n")
+
+
+def nbest_entry(hypothesis: Hypothesis, frame_seconds: float) -> dict[str, Any]:
+    words = [
+        {
+            "word": word.text,
+            "start": round(word.first * frame_seconds, 3),
+            "end": round((word.last + 1) * frame_seconds, 3),
+            "confidence": round(word.confidence, 4),
+        }
+        for word in hypothesis.words
+    ]
+    ctc = None if hypothesis.ctc is None else round(hypothesis.ctc, 4)
+    return {
+        "text": hypothesis.text,
+        "score": round(hypothesis.score, 4),
+        "ctc": ctc,
+        "words": words,
+    }

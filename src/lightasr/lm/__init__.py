@@ -1,1 +1,1 @@
-"""Word n-gram language models."""
+"""N-gram language models."""

@@ -1,217 +1,213 @@
-"""Builds the word n-gram of the beam search with KenLM's `lmplz` and `build_binary`."""
+"""Makes the n-gram of the beam search: counted by KenLM's `lmplz`, ready-made, or a mix of two."""
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import shutil
-import subprocess
-import sys
 import time
-import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightasr.errors import LightasrError
-from lightasr.progress import track
-from lightasr.text.normalize import Normalizer
-from lightasr.text.transcripts import training_transcripts
+from lightasr.lm.arpa import Arpa, read_arpa
+from lightasr.lm.arpa_writer import write_arpa
+from lightasr.lm.interpolate import fit_weight, interpolate
+from lightasr.lm.kenlm_binary import is_binary, read_binary
+from lightasr.lm.programs import Corpus, count_ngrams, find_program, write_binary
+from lightasr.lm.sources import one_file, pack, read_text, unpack
+from lightasr.lm.tables import NOT_WORDS, build
+from lightasr.lm.units import Units
+from lightasr.progress import say, track
+from lightasr.text.tokenizers import load_tokenizer
+from lightasr.text.transcripts import read_transcripts, training_transcripts
 
 if TYPE_CHECKING:
     from lightasr import schema
 
-GZIP = b"\x1f\x8b"  # first bytes of a gzipped file
-NOT_WORDS = {"<unk>", "<s>", "</s>"}
-# Most frequent words the model knows: the size of LibriSpeech's own vocabulary. Its text has about
-# a million different words, whose lexicon would fill gigabytes of every decoding process.
-VOCABULARY = 200_000
-LINES_PER_UPDATE = 20_000
-ERROR_LINES = 12
-# lmplz sorts on disk what does not fit, and by default asks for most of a machine's memory.
-SORT_BYTES_MIN = 1 << 28
-SORT_BYTES_MAX = 1 << 32
-SORT_BYTES_PER_TEXT_BYTE = 40
+BINARY, ARPA, WORDS, SUMMARY = "lm.bin", "lm.arpa.gz", "words.txt", "lm.json"
+TEXTS = (".txt", ".gz")
+MODELS = (".arpa", ".gz", ".bin")
+TOLD = 3
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """Normalised text, one sentence a line, and how often each word occurs in it."""
+class Lines:
+    """Text as it is found, and what it is called."""
 
-    path: Path
-    words: Counter[str]
-    sentences: int
+    name: str
+    lines: Iterator[str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model, counted or ready-made."""
+
+    model: Arpa
+    file: Path
+    """In ARPA format."""
+    corpus: Corpus | None
+    fallback: bool | None
+    """Whether the text was too small to estimate the discounts from; None where not counted."""
 
 
 def run(config: schema.LanguageModelSlice, inputs: dict[str, Path], out: Path, work: Path) -> None:
-    """The stage `lm`: `lm.bin`, `words.txt` and `lm.json`."""
+    """The stage `lm`: `lm.arpa.gz`, `lm.bin`, `words.txt` and `lm.json`."""
     started = time.monotonic()
-    if not ("text" in inputs or config.transcripts):
+    if not (inputs.keys() & {"text", "arpa"} or config.transcripts):
         raise LightasrError(
             "a language model needs text: name a part of the corpus in corpus.text, or set "
             "lm.transcripts: true"
         )
-    lmplz, build_binary = find_program("lmplz"), find_program("build_binary")
-    scratch = work / "lm"
-    scratch.mkdir(exist_ok=True)  # a killed attempt leaves it; its files are written over
-    corpus = _write_corpus(config, inputs, scratch / "corpus.txt")
-    arpa = scratch / "lm.arpa"
-    fallback = _estimate(lmplz, config, corpus, arpa)
-    counts, words = _read_arpa_head(arpa)
-    with track("lm: binary"):
-        temporary = str(scratch / "trie")
-        _call([build_binary, "-T", temporary, "trie", str(arpa), str(out / "lm.bin")])
-    (out / "words.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    maker = _Maker(config, inputs, work / "lm")
+    maker.scratch.mkdir(exist_ok=True)  # a killed attempt leaves it; its files are written over
+    sources = maker.sources()
+    model, file, weight = sources[0].model, sources[0].file, None
+    if config.interpolate:
+        model, weight = maker.mix(*(source.model for source in sources))
+        file = maker.scratch / "mixed.arpa"
+        write_arpa(file, model)
+    words = sorted(set(model.words) - NOT_WORDS)
+    plain = unpack(file, maker.scratch)
+    write_binary(maker.build_binary, config, plain, out / BINARY, maker.scratch)
+    pack(file, out / ARPA)
+    (out / WORDS).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     summary = {
-        "order": config.order,
+        "unit": config.unit,
+        "order": len(model.orders),
         "prune": list(config.prune),
-        "transcripts": config.transcripts,
-        "sentences": corpus.sentences,
-        "running_words": corpus.words.total(),
+        "transcripts": any(name.startswith("features/") for name in inputs),
+        "ready": "arpa" in inputs,
+        "weight": weight,
+        **_of_text(sources, words),
         "words": len(words),
-        "words_left_out": len(corpus.words) - len(words),
-        "counts": counts,
-        "discount_fallback": fallback,
-        "bytes": (out / "lm.bin").stat().st_size,
+        "counts": {str(n): len(ngrams.logp) for n, ngrams in enumerate(model.orders, start=1)},
+        "format": config.format,
+        "bits": config.bits,
+        "bytes": (out / BINARY).stat().st_size,
+        "arpa_bytes": (out / ARPA).stat().st_size,
         "seconds": round(time.monotonic() - started, 3),
     }
-    (out / "lm.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(scratch)
+    (out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(maker.scratch)
 
 
-def find_program(name: str) -> str:
-    """A program of KenLM: beside this Python, where `make setup` puts it, or on the PATH."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.is_file() else shutil.which(name)
-    if found is None:
-        raise LightasrError(
-            f"{name} (KenLM) is neither beside {sys.executable} nor on the PATH: "
-            "`make setup` builds it"
-        )
-    return found
+def _of_text(sources: Iterable[Source], words: Iterable[str]) -> dict[str, Any]:
+    """What was counted; null where a model came ready-made."""
+    corpora = [source.corpus for source in sources if source.corpus is not None]
+    if not corpora:
+        names = ("sentences", "sentences_left_out", "running_words", "words_left_out")
+        return dict.fromkeys((*names, "discount_fallback"))
+    units = set[str]().union(*(corpus.units for corpus in corpora))
+    return {
+        "sentences": sum(corpus.sentences for corpus in corpora),
+        "sentences_left_out": sum(corpus.left_out for corpus in corpora),
+        "running_words": sum(corpus.units.total() for corpus in corpora),
+        "words_left_out": len(units.difference(words)),
+        "discount_fallback": any(source.fallback for source in sources),
+    }
 
 
-def _write_corpus(config: schema.LanguageModelSlice, inputs: dict[str, Path], path: Path) -> Corpus:
-    """All text in one plain file: lmplz may have to read it twice, with its vocabulary known."""
-    normalize = Normalizer(config.text)
-    words: Counter[str] = Counter()
-    sentences = 0
-    with path.open("w", encoding="utf-8", newline="\n") as corpus:
-        for line in _lines(config, inputs):
-            if sentence := normalize(line):
-                corpus.write(f"{sentence}\n")
-                words.update(sentence.split(" "))
-                sentences += 1
-    if not sentences:
-        text = [str(_text_file(inputs["text"]))] if "text" in inputs else []
-        transcripts = ["the training transcripts"] if config.transcripts else []
-        raise LightasrError(
-            f"{' and '.join(text + transcripts)}: no sentence to build a model from"
-        )
-    return Corpus(path, words, sentences)
+class _Maker:
+    """Makes the models of one configuration in a scratch folder."""
 
+    def __init__(
+        self, config: schema.LanguageModelSlice, inputs: dict[str, Path], scratch: Path
+    ) -> None:
+        self.config, self.inputs, self.scratch = config, inputs, scratch
+        self.build_binary = find_program("build_binary")
+        counts = "arpa" not in inputs or config.interpolate
+        self._lmplz = find_program("lmplz") if counts else ""
+        tokenizer = load_tokenizer(inputs["tokenizer"]) if "tokenizer" in inputs else None
+        self._units = Units(config.text, tokenizer)
 
-def _lines(config: schema.LanguageModelSlice, inputs: dict[str, Path]) -> Iterator[str]:
-    """The text, then the training transcripts."""
-    if "text" in inputs:
-        yield from _read_text(_text_file(inputs["text"]))
-    if config.transcripts:
-        for _, text in training_transcripts(inputs):
+    def sources(self) -> list[Source]:
+        """The model, or the two that are mixed."""
+        text: list[Lines] = []
+        if "text" in self.inputs:
+            path = one_file(self.inputs["text"], TEXTS, "of text")
+            text = [Lines(str(path), read_text(path))]
+        transcripts = [Lines("the training transcripts", self._transcripts())]
+        if not (self.config.interpolate or "arpa" in self.inputs):
+            return [self._count("text", text + (transcripts if self.config.transcripts else []))]
+        first = self._ready() if "arpa" in self.inputs else self._count("text", text)
+        if not self.config.interpolate:
+            return [first]
+        return [first, self._count("transcripts", transcripts)]
+
+    def mix(self, first: Arpa, second: Arpa) -> tuple[Arpa, float]:
+        """The two models as one, and the weight of the first."""
+        dev = self.inputs["dev"]
+        sentences = [
+            self._units.split_with_unknown(self._units.written(text))
+            for _, text in read_transcripts(dev)
+        ]
+        if not any(sentences):
+            raise LightasrError(f"{dev}: no transcript to fit the weight of interpolation on")
+        weight = fit_weight(first, second, sentences)
+        say(f"lm: weight {weight:.3f}, {1 - weight:.3f} for the transcripts")
+        with track("lm: interpolate"):
+            return interpolate(first, second, weight), weight
+
+    def _transcripts(self) -> Iterator[str]:
+        for _, text in training_transcripts(self.inputs):
             yield text
 
+    def _ready(self) -> Source:
+        """A model of somebody else's, after a look at it."""
+        given = one_file(self.inputs["arpa"], MODELS, "that is a language model")
+        if is_binary(given):
+            model, file = read_binary(given), self.scratch / "ready.arpa"
+            write_arpa(file, model)
+        else:
+            model, file = read_arpa(given), given
+        with track("lm: check"):
+            build(model, given)
+        self._check_spelling(model, given)
+        return Source(model, file, None, None)
 
-def _text_file(given: Path) -> Path:
-    """A file of the user's own, or the one in the directory of a published text."""
-    if not given.is_dir():
-        return given
-    found = sorted(path for path in given.iterdir() if path.suffix in {".gz", ".txt"})
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise LightasrError(f"{given}: expected one file .txt or .gz of text, found {names}")
-    return found[0]
+    def _check_spelling(self, model: Arpa, given: Path) -> None:
+        """Words that no transcript is written in are words that no decoder finds."""
+        if self.config.unit != "word":
+            return
+        words = [word for word in model.words if word not in NOT_WORDS]
+        other = [word for word in words if self._units.written(word) != word]
+        if 2 * len(other) > len(words):
+            shown = ", ".join(
+                f"{word} would be {self._units.written(word) or 'nothing'}" for word in other[:TOLD]
+            )
+            raise LightasrError(
+                f"{given}: {len(other)} of its {len(words)} words are not written as `text` asks "
+                f"({shown}): set `text` to what the model was made from, or give another model"
+            )
 
+    def _count(self, name: str, lines: list[Lines]) -> Source:
+        """A model of some text."""
+        corpus = self._write_corpus(lines, self.scratch / f"{name}.txt")
+        file = self.scratch / f"{name}.arpa"
+        fallback = count_ngrams(self._lmplz, self.config, corpus, file)
+        return Source(read_arpa(file), file, corpus, fallback)
 
-def _read_text(path: Path) -> Iterator[str]:
-    """Lines of plain or gzipped text, whatever its name says."""
-    number = 0
-    try:
-        with (
-            path.open("rb") as file,
-            _unpacked(file) as lines,
-            track("lm: text", total=path.stat().st_size) as bar,
-        ):
-            for number, line in enumerate(lines, start=1):
-                yield line.decode().rstrip("\r\n")
-                if number % LINES_PER_UPDATE == 0:
-                    bar.update(file.tell() - bar.done, lines=number)
-    except FileNotFoundError:
-        raise LightasrError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise LightasrError(
-            f"{path}:{number}: not UTF-8 text ({error.reason} at byte {error.start + 1} of the "
-            "line): convert the file, for example with `iconv`"
-        ) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise LightasrError(f"{path}: not readable: {error}") from error
-
-
-def _unpacked(file: io.BufferedReader) -> io.BufferedReader:
-    return io.BufferedReader(gzip.open(file)) if file.peek(2)[:2] == GZIP else file
-
-
-def _estimate(lmplz: str, config: schema.LanguageModelSlice, corpus: Corpus, arpa: Path) -> bool:
-    """Write the ARPA file; True if the text was too small to estimate the discounts from."""
-    size = corpus.path.stat().st_size * SORT_BYTES_PER_TEXT_BYTE
-    memory = min(max(size, SORT_BYTES_MIN), SORT_BYTES_MAX)
-    command = [lmplz, "--order", str(config.order), "--text", str(corpus.path)]
-    command += ["--arpa", str(arpa), "--memory", f"{memory}b", "--temp_prefix", f"{arpa}-sort"]
-    command += ["--skip_symbols"]  # a text with its punctuation may hold `<s>`
-    if config.prune:
-        command += ["--prune", *(str(count) for count in config.prune[: config.order])]
-    if len(corpus.words) > VOCABULARY:
-        command += ["--limit_vocab_file", str(_write_vocabulary(corpus))]
-    with track("lm: counts"):
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode and "rerun with --discount_fallback" in result.stderr:
-            _call([*command, "--discount_fallback"])
-            return True
-    _check(result)
-    return False
-
-
-def _write_vocabulary(corpus: Corpus) -> Path:
-    path = corpus.path.with_name("vocabulary.txt")
-    ranked = sorted(corpus.words.items(), key=lambda item: (-item[1], item[0]))
-    path.write_text("".join(f"{word}\n" for word, _ in ranked[:VOCABULARY]), encoding="utf-8")
-    return path
-
-
-def _call(command: list[str]) -> None:
-    _check(subprocess.run(command, capture_output=True, text=True, check=False))
-
-
-def _check(result: subprocess.CompletedProcess[str]) -> None:
-    if result.returncode:
-        tail = "\n".join(result.stderr.strip().splitlines()[-ERROR_LINES:])
-        raise LightasrError(
-            f"{Path(result.args[0]).name} failed with exit status {result.returncode}:\n{tail}"
-        )
-
-
-def _read_arpa_head(arpa: Path) -> tuple[dict[str, int], list[str]]:
-    """The number of n-grams of each order, and the sorted words, from the head of an ARPA file."""
-    counts: dict[str, int] = {}
-    words: list[str] = []
-    with arpa.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("\\2-grams"):
-                break
-            if line.startswith("ngram "):
-                order, _, count = line.removeprefix("ngram ").partition("=")
-                counts[order] = int(count)
-            elif line.count("\t"):
-                words.append(line.split("\t")[1].rstrip("\n"))
-    return counts, sorted(set(words) - NOT_WORDS)
+    def _write_corpus(self, sources: list[Lines], path: Path) -> Corpus:
+        """All text in one plain file: lmplz may have to read it twice, its vocabulary known."""
+        counts: Counter[str] = Counter()
+        sentences = left_out = 0
+        with path.open("w", encoding="utf-8", newline="\n") as corpus:
+            for line in (line for source in sources for line in source.lines):
+                sentence = self._units.written(line)
+                units = self._units.split(sentence)
+                if units is None:
+                    left_out += 1
+                elif units:
+                    corpus.write(f"{' '.join(units)}\n")
+                    counts.update(units)
+                    sentences += 1
+        names = " and ".join(source.name for source in sources)
+        if not sentences:
+            why = f": the tokenizer can write none of {left_out}" if left_out else ""
+            raise LightasrError(f"{names}: no sentence to build a model from{why}")
+        if left_out:
+            say(f"lm: {left_out} sentences of {names} left out: the tokenizer cannot write them")
+        return Corpus(path, counts, sentences, left_out)

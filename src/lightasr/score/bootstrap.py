@@ -1,21 +1,28 @@
-"""Uncertainty of error rates by resampling speakers: intervals, paired tests, Holm's correction.
+"""Uncertainty of error rates over speakers: intervals, paired tests, Holm's correction.
 
 Utterances of one speaker share voice and channel, so they do not err independently: the blocks
 that are resampled are speakers. Resampling utterances gives intervals that are far too narrow.
+Where a system was trained under several seeds, the seeds are resampled first, then the speakers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from lightasr.errors import LightasrError
+from lightasr.score.distributions import student_quantile, student_within
 
 CONFIDENCE = 0.95
+NORMAL = NormalDist()
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,41 +47,156 @@ class Interval:
     high: float
 
 
-def speaker_interval(
-    errors: pd.DataFrame, samples: int, seed: int, rate: Rate = WER
-) -> Interval | None:
-    """The 95 % percentile interval of a rate; None with one speaker only."""
-    totals = _speaker_totals(errors, rate)
-    if len(totals) < 2:
+@dataclass(frozen=True)
+class Totals:
+    """Errors and units of each speaker under each seed, both of shape (seeds, speakers)."""
+
+    speakers: tuple[str, ...]
+    errors: Counts
+    units: Counts
+
+    @classmethod
+    def of(cls, by_seed: Sequence[pd.DataFrame], rate: Rate) -> Totals:
+        """Of one table of utterance errors a seed, over the same speakers."""
+        tables = [_speaker_totals(errors, rate) for errors in by_seed]
+        first = tables[0]
+        for other in tables[1:]:
+            check_same_speakers(tuple(first.index), tuple(other.index))
+        errors = np.stack([table["errors"].to_numpy() for table in tables])
+        units = np.stack([table["units"].to_numpy() for table in tables])
+        return cls(tuple(first.index), errors, units)
+
+    def sampled(self, samples: int, seed: int, stream: int = 0) -> Sampled:
+        """The rate and how it varies.
+
+        The same `seed` draws the same speakers for every system; `stream` keeps the seeds that are
+        drawn for one system apart from those of another, as seed 1 of both has nothing in common.
+        """
+        seeds, speakers = self.errors.shape
+        chosen = _seed_weights(seeds, samples, (seed, stream))
+        drawn = _draws(speakers, samples, (seed,))
+        errors = ((chosen @ self.errors) * drawn).sum(axis=1)
+        units = ((chosen @ self.units) * drawn).sum(axis=1)
+        all_errors, all_units = self.errors.sum(axis=0), self.units.sum(axis=0)
+        return Sampled(
+            float(all_errors.sum() / all_units.sum()),
+            errors / units,
+            (all_errors.sum() - all_errors) / (all_units.sum() - all_units),
+        )
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A rate, or a difference of two, with what it becomes over other speakers."""
+
+    value: float
+    resampled: Floats
+    """In each resample of seeds and speakers."""
+    left_out: Floats
+    """Without each of the speakers; seeds are not left out."""
+
+    def __sub__(self, other: Sampled) -> Sampled:
+        """The difference of two systems over the same draws of speakers."""
+        return Sampled(
+            self.value - other.value,
+            self.resampled - other.resampled,
+            self.left_out - other.left_out,
+        )
+
+    def percentile(self) -> Interval:
+        """The middle 95 % of the resamples."""
+        tail = (1 - CONFIDENCE) / 2
+        return self._quantiles(tail, 1 - tail)
+
+    def bca(self) -> Interval:
+        """Bias-corrected and accelerated (Efron 1987): the quantiles a of the resamples, where
+
+            a = F(z0 + (z0 + z) / (1 - c (z0 + z))),  z = F^-1(0.025) and F^-1(0.975),
+
+        F being the normal distribution, z0 = F^-1(share of resamples below the value), and
+        c = sum d^3 / (6 (sum d^2)^1.5) of d = mean(left_out) - left_out.
+        """
+        deviations = self.left_out.mean() - self.left_out
+        spread = float((deviations**2).sum())
+        if spread == 0:
+            return Interval(self.value, self.value)
+        acceleration = float((deviations**3).sum()) / (6 * spread**1.5)
+        below = float(np.count_nonzero(self.resampled < self.value))
+        below += np.count_nonzero(self.resampled == self.value) / 2
+        samples = len(self.resampled)
+        bias = NORMAL.inv_cdf(min(max(below, 0.5), samples - 0.5) / samples)
+        tail = NORMAL.inv_cdf((1 + CONFIDENCE) / 2)
+        low, high = (
+            NORMAL.cdf(bias + (bias + z) / (1 - acceleration * (bias + z))) for z in (-tail, tail)
+        )
+        return self._quantiles(low, high)
+
+    def student(self) -> Interval:
+        """Student's t over K speakers: value -+ t(K - 1) times the standard error."""
+        reach = student_quantile(CONFIDENCE, len(self.left_out) - 1) * self.standard_error
+        return Interval(self.value - reach, self.value + reach)
+
+    def student_p(self) -> float:
+        """Two-sided, of the value being 0: P(|T| >= |value| / standard error), T with K - 1."""
+        if self.standard_error == 0:
+            return 1.0 if self.value == 0 else 0.0
+        return 1 - student_within(abs(self.value) / self.standard_error, len(self.left_out) - 1)
+
+    @property
+    def standard_error(self) -> float:
+        """By leaving out one of K speakers at a time (the jackknife):
+
+        sqrt((K - 1) / K sum (left_out - mean(left_out))^2)
+        """
+        speakers = len(self.left_out)
+        squares = float(((self.left_out - self.left_out.mean()) ** 2).sum())
+        return float((squares * (speakers - 1) / speakers) ** 0.5)
+
+    def p_value(self) -> float:
+        """Two-sided, of the value being 0: 2 (1 + resamples on the rarer side of 0) / (1 + all).
+
+        It is at least `smallest_p`, as a bootstrap over a handful of speakers would claim more
+        than they can show.
+        """
+        side = min(np.count_nonzero(self.resampled <= 0), np.count_nonzero(self.resampled >= 0))
+        p_value = 2 * (side + 1) / (len(self.resampled) + 1)
+        return float(min(1.0, max(p_value, smallest_p(len(self.left_out)))))
+
+    def _quantiles(self, low: float, high: float) -> Interval:
+        found = np.percentile(self.resampled, [100 * low, 100 * high])
+        return Interval(float(found[0]), float(found[1]))
+
+
+def sampled_rate(
+    by_seed: Sequence[pd.DataFrame], samples: int, seed: int, rate: Rate = WER
+) -> Sampled | None:
+    """A system's rate, from a table of utterance errors a seed; None with one speaker only."""
+    totals = Totals.of(by_seed, rate)
+    return totals.sampled(samples, seed) if len(totals.speakers) > 1 else None
+
+
+def sampled_difference(
+    by_seed_a: Sequence[pd.DataFrame],
+    by_seed_b: Sequence[pd.DataFrame],
+    samples: int,
+    seed: int,
+    rate: Rate = WER,
+) -> Sampled | None:
+    """The rate of A less that of B on the same speakers; None with one speaker only."""
+    a, b = Totals.of(by_seed_a, rate), Totals.of(by_seed_b, rate)
+    check_same_speakers(a.speakers, b.speakers)
+    if len(a.speakers) < 2:
         return None
-    resampled = _resampled_rates(totals, _draws(len(totals), samples, seed))
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(resampled, [tail, 100 - tail])
-    return Interval(float(low), float(high))
+    return a.sampled(samples, seed, stream=1) - b.sampled(samples, seed, stream=2)
 
 
-def paired_bootstrap(
-    errors_a: pd.DataFrame, errors_b: pd.DataFrame, samples: int, seed: int, rate: Rate = WER
-) -> float | None:
-    """The two-sided p-value that two systems have the same rate on the same speakers.
-
-    Both systems see the same draws. The p-value is at least `smallest_p`, as a bootstrap over a
-    handful of speakers would claim more than they can show. None with a single speaker.
-    """
-    totals_a, totals_b = _speaker_totals(errors_a, rate), _speaker_totals(errors_b, rate)
-    if list(totals_a.index) != list(totals_b.index):
-        odd = sorted(set(totals_a.index) ^ set(totals_b.index))
+def check_same_speakers(first: Sequence[str], second: Sequence[str]) -> None:
+    """Raise unless two systems, or two seeds of one, were tested on the same speakers."""
+    if tuple(first) != tuple(second):
+        odd = sorted(set(first) ^ set(second))
         raise LightasrError(
             f"a paired test needs the same speakers in both systems; only in one: {name_some(odd)}"
         )
-    speakers = len(totals_a)
-    if speakers < 2:
-        return None
-    draws = _draws(speakers, samples, seed)
-    difference = _resampled_rates(totals_a, draws) - _resampled_rates(totals_b, draws)
-    side = min(np.count_nonzero(difference <= 0), np.count_nonzero(difference >= 0))
-    p_value = 2 * (side + 1) / (samples + 1)
-    return float(min(1.0, max(p_value, smallest_p(speakers))))
 
 
 def smallest_p(speakers: int) -> float:
@@ -112,13 +234,21 @@ def _speaker_totals(errors: pd.DataFrame, rate: Rate) -> pd.DataFrame:
     return per_utterance.groupby("speaker", sort=True).sum()
 
 
-def _draws(speakers: int, samples: int, seed: int) -> NDArray[np.int64]:
-    """How often each speaker is drawn in each resample, shape (samples, speakers)."""
-    uniform = np.full(speakers, 1.0 / speakers)
-    return np.random.default_rng(seed).multinomial(speakers, uniform, size=samples)
+def _seed_weights(seeds: int, samples: int, seed: tuple[int, ...]) -> Floats:
+    """How much each training seed counts in each resample, shape (samples, seeds).
+
+    Means over S draws of S seeds vary (S - 1) / S times as much as means over S new seeds: with the
+    two or three seeds of a study far too little, so the weights are stretched around 1.
+    """
+    if seeds == 1:
+        return np.ones((samples, 1))
+    stretch = (seeds / (seeds - 1)) ** 0.5
+    weights: Floats = 1 + stretch * (_draws(seeds, samples, seed) - 1)
+    return weights
 
 
-def _resampled_rates(totals: pd.DataFrame, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    errors = draws @ totals["errors"].to_numpy()
-    units = draws @ totals["units"].to_numpy()
-    return np.asarray(errors / units, dtype=np.float64)
+@lru_cache(maxsize=8)
+def _draws(count: int, samples: int, seed: tuple[int, ...]) -> Counts:
+    """How often each of `count` is drawn in each resample, shape (samples, count)."""
+    uniform = np.full(count, 1.0 / count)
+    return np.random.default_rng(seed).multinomial(count, uniform, size=samples)

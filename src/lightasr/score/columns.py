@@ -10,7 +10,7 @@ from itertools import product
 from lightasr.errors import LightasrError
 
 LM_DECODER = "beam"
-DECODERS = ("greedy", LM_DECODER)
+DECODERS = ("greedy", LM_DECODER, "flashlight")
 EVERY = "*"
 LIBRISPEECH_PARTS = ("dev-clean", "dev-other", "test-clean", "test-other")
 
@@ -67,7 +67,7 @@ def parse_column(name: str) -> Column:
 
 
 def expand_columns(
-    names: Sequence[str], parts: Sequence[str], decoders: Sequence[str] = DECODERS
+    names: Sequence[str], parts: Sequence[str], decoders: Sequence[str]
 ) -> tuple[str, ...]:
     """The columns that a study asks for: `wer/*` is one of every part, `wer/*/*` of every decoder.
 

@@ -13,18 +13,22 @@ from lightasr.errors import LightasrError
 from lightasr.page.render import fact_text, write_page
 from lightasr.score import plots
 from lightasr.score.columns import DECODERS, LM_DECODER, parse_column
+from lightasr.score.detail import (
+    CONFUSION_TITLES,
+    Confusions,
+    Group,
+    Utterance,
+    lengths,
+    speakers,
+    top_confusions,
+    worst_utterances,
+)
 from lightasr.score.study import Cell, SeedRun, StudyTable, column_cells, read_json, read_run
 from lightasr.score.tables import TextTable, layout
-from lightasr.score.wer import Edits, confusions, read_decoded, utterance_errors, word_edits
+from lightasr.score.wer import read_decoded, utterance_errors
 
 CURVE_COLUMNS = ("epoch", "seconds", "train_loss", "dev_wer")
 WORST_UTTERANCES = 10
-TOP_CONFUSIONS = 12
-CONFUSION_TITLES = {
-    "substitute": "Substituted",
-    "delete": "Deleted",
-    "insert": "Inserted",
-}
 RUN_FIELDS = {
     "seconds": "seconds",
     "gpu_seconds": "GPU seconds",
@@ -47,17 +51,6 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """An utterance that was recognised badly, with its alignment."""
-
-    id: str
-    speaker: str
-    errors: int
-    words: int
-    alignment: list[Edits]
-
-
-@dataclass(frozen=True)
 class ErrorAnalysis:
     """Where the best experiment of a study errs."""
 
@@ -65,7 +58,12 @@ class ErrorAnalysis:
     seed: int
     part: str
     decoder: str
-    confusions: dict[str, list[tuple[tuple[str, str], int]]]
+    file: str
+    """The decoded utterances, by which `lightasr score` shows all errors."""
+    length_unit: str
+    by_length: list[Group]
+    by_speaker: list[Group]
+    confusions: Confusions
     worst: list[Utterance]
 
 
@@ -200,30 +198,20 @@ def _analysis(table: StudyTable, wer_column: str, wer: list[Cell]) -> ErrorAnaly
         return None
     run, path = found
     decoded = read_decoded(path)
+    errors = utterance_errors(decoded)
+    by_length, length_unit = lengths(decoded, errors)
     return ErrorAnalysis(
         experiment=best.name,
         seed=run.seed,
         part=column.part,
         decoder="the language model" if column.decoder == LM_DECODER else "greedy search",
-        confusions={
-            kind: counts.most_common(TOP_CONFUSIONS) for kind, counts in confusions(decoded).items()
-        },
-        worst=_worst_utterances(decoded),
+        file=str(path),
+        length_unit=length_unit,
+        by_length=by_length,
+        by_speaker=speakers(errors),
+        confusions=top_confusions(decoded),
+        worst=worst_utterances(decoded, WORST_UTTERANCES),
     )
-
-
-def _worst_utterances(decoded: pd.DataFrame) -> list[Utterance]:
-    """The utterances with most word errors; of two with as many, the shorter."""
-    counted = utterance_errors(decoded)
-    counted["errors"] = counted[["substitutions", "insertions", "deletions"]].sum(axis=1)
-    order = counted.sort_values(["errors", "words", "id"], ascending=[False, True, True])
-    worst = order[order["errors"] > 0].head(WORST_UTTERANCES)
-    texts = decoded.loc[worst.index]
-    alignments = word_edits(list(texts["reference"]), list(texts["hypothesis"]))
-    return [
-        Utterance(row["id"], row["speaker"], row["errors"], row["words"], alignment)
-        for row, alignment in zip(worst.to_dict("records"), alignments, strict=True)
-    ]
 
 
 def _run_fields(name: str, run: SeedRun) -> dict[str, str]:

@@ -17,8 +17,8 @@ from lightasr.score.bootstrap import (
     WER,
     Rate,
     holm,
-    paired_bootstrap,
-    speaker_interval,
+    sampled_difference,
+    sampled_rate,
 )
 from lightasr.score.columns import Column, parse_column
 from lightasr.score.wer import check_same_utterances, read_errors
@@ -185,11 +185,12 @@ def _errors_by_seed(row: Row, column: Column) -> dict[Path, pd.DataFrame]:
 def _error_rate_cell(
     table: StudyTable, by_seed: Sequence[pd.DataFrame], rate: Rate, p: float | None
 ) -> Cell:
-    """The mean over seeds; its interval resamples speakers, each with all its seeds."""
+    """The mean over seeds; its interval resamples seeds, then speakers."""
     if not by_seed:
         return BLANK
     rates = [100 * rate.of(errors) for errors in by_seed]
-    interval = speaker_interval(pd.concat(by_seed), table.samples, table.seed, rate)
+    sampled = sampled_rate(by_seed, table.samples, table.seed, rate)
+    interval = sampled.percentile() if sampled else None
     return Cell(
         mean=statistics.fmean(rates),
         low=100 * interval.low if interval else None,
@@ -222,9 +223,10 @@ def _p_value(
     first_path, first_errors = next(iter(first.items()))
     for path, errors in other.items():
         check_same_utterances(first_errors, errors, str(first_path), str(path))
-    return paired_bootstrap(
-        pd.concat(first.values()), pd.concat(other.values()), table.samples, table.seed, rate
+    difference = sampled_difference(
+        list(first.values()), list(other.values()), table.samples, table.seed, rate
     )
+    return difference.p_value() if difference else None
 
 
 def _measured_cell(row: Row, column: Column) -> Cell:

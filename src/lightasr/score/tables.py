@@ -149,9 +149,12 @@ def _notes(table: StudyTable, columns: Sequence[Column], cells: dict[str, list[C
     notes = []
     all_cells = [cell for column in columns for cell in cells[column.name]]
     if any(cell.low is not None for cell in all_cells):
+        rates = [cell for column in columns if column.is_error_rate for cell in cells[column.name]]
+        several = any(cell.seeds > 1 for cell in rates)
         notes.append(
-            f"[low, high]: 95 % interval from {table.samples} resamples of the speakers "
-            f"({_speaker_counts(columns, cells)}), each with all seeds."
+            f"[low, high]: 95 % interval from {table.samples} resamples of the "
+            f"{'seeds, then of the ' if several else ''}speakers "
+            f"({_speaker_counts(columns, cells)}){'' if several else ', each with all seeds'}."
         )
     if any(cell.sd is not None for cell in all_cells):
         counts = {cell.seeds for cell in all_cells if cell.seeds}

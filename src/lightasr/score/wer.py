@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import jiwer
 import pandas as pd
 
 from lightasr.errors import LightasrError
-from lightasr.score.bootstrap import CER, WER, name_some, speaker_interval
+from lightasr.score.bootstrap import CER, WER, name_some, sampled_rate
 
 DECODED_COLUMNS = ("id", "speaker", "seconds", "reference", "hypothesis")
 ERROR_COLUMNS = (
@@ -49,6 +50,11 @@ class Edits:
     """`equal`, `substitute`, `insert` or `delete`."""
     reference: tuple[str, ...]
     hypothesis: tuple[str, ...]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Word by word; the side that has none is empty."""
+        return list(zip_longest(self.reference, self.hypothesis, fillvalue=""))
 
 
 def run(config: ScoreConfig, inputs: dict[str, Path], out: Path, work: Path) -> None:
@@ -119,7 +125,8 @@ def utterance_errors(decoded: pd.DataFrame) -> pd.DataFrame:
 
 def summarize(errors: pd.DataFrame, samples: int, seed: int) -> dict[str, float | int | None]:
     """Corpus totals, rates and the speaker-block interval of one part under one decoder."""
-    interval = speaker_interval(errors, samples, seed)
+    sampled = sampled_rate([errors], samples, seed)
+    interval = sampled.percentile() if sampled else None
     totals = errors.drop(columns=["id", "speaker"]).sum()
     return {
         "wer": WER.of(errors),
@@ -146,6 +153,8 @@ def check_same_utterances(
 
 def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator[list[Edits]]:
     """The word alignment of each utterance."""
+    if not references:
+        return  # jiwer would align one utterance, without words
     output = jiwer.process_words(list(references), list(hypotheses))
     for chunks, reference, hypothesis in zip(
         output.alignments, output.references, output.hypotheses, strict=True

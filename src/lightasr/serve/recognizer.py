@@ -12,13 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightasr import schema
 from lightasr.data.audio import Samples, read_blocks
 from lightasr.data.batches import plan_batches
 from lightasr.data.moments import Moments
 from lightasr.data.spectra import compute_features
-from lightasr.decode.beam import BeamDecoder, Weights
+from lightasr.decode.decoders import load_search
 from lightasr.decode.greedy import greedy
+from lightasr.decode.hypotheses import LogProbs, Search
+from lightasr.decode.tuning import Tuned
 from lightasr.errors import LightasrError
+from lightasr.invalid import Layer, check
 from lightasr.models.trained import Trained, load_trained
 from lightasr.plan import Plan, Run
 from lightasr.threads import usable_cores
@@ -37,6 +41,17 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Beam:
+    """A beam search as the run's own decoding tuned it."""
+
+    search: Search
+    tuned: Tuned
+
+    def decode(self, logp_tv: LogProbs) -> str:
+        return self.search.decode(logp_tv, self.tuned.weights)[0].text
+
+
+@dataclass(frozen=True)
 class Recognizer:
     """Writes down recordings of any length.
 
@@ -44,7 +59,7 @@ class Recognizer:
     """
 
     trained: Trained
-    beam: BeamDecoder | None
+    beam: Beam | None
 
     @property
     def sample_rate(self) -> int:
@@ -91,7 +106,8 @@ class Recognizer:
         logp_btv, lengths_b = self.trained.log_probs(padded, lengths)
         if self.beam is None:
             return greedy(logp_btv, lengths_b, self.trained.tokenizer)
-        return [hypotheses[0].text for hypotheses in self.beam.decode(logp_btv, lengths_b)]
+        utterances = zip(logp_btv.numpy(), lengths_b.tolist(), strict=True)
+        return [self.beam.decode(logp_tv[:length]) for logp_tv, length in utterances]
 
 
 def pieces(blocks: Iterator[Samples], sample_rate: int) -> Iterator[Samples]:
@@ -131,28 +147,30 @@ def load_recognizer(plan: Plan, name: str, decoder: str) -> Recognizer:
                 f"`snakemake --profile profiles/local -- {run.train.receipt}`"
             )
     trained = load_trained(directory)
-    return Recognizer(trained, _beam(plan, run, trained, name) if decoder == "beam" else None)
+    return Recognizer(trained, None if decoder == "greedy" else _beam(plan, run, decoder, name))
 
 
-def _beam(plan: Plan, run: Run | None, trained: Trained, name: str) -> BeamDecoder:
-    """The beam search as the run's own decoding tuned it."""
+def _beam(plan: Plan, run: Run | None, decoder: str, name: str) -> Beam:
     if run is None or "lm" not in run.decode.inputs:
         raise LightasrError(
             f"'{name}': no experiment of config/ decodes it with a language model; "
             "use --decoder greedy"
         )
     lm = plan.project / run.decode.inputs["lm"].dir
-    tuned = plan.project / run.decode.dir / "decode.json"
-    if not tuned.exists() or not lm.exists():
+    path = plan.project / run.decode.dir / "decode.json"
+    if not path.exists() or not lm.exists():
         raise LightasrError(
             f"'{name}': the weights of its beam search are not tuned yet: run "
             f"`snakemake --profile profiles/local -- {run.decode.receipt}`, or use --decoder greedy"
         )
-    decode = run.decode.config
-    return BeamDecoder(
-        trained.tokenizer,
-        lm,
-        beam_size=decode["beam_size"],
-        beam_threshold=decode["beam_threshold"],
-        weights=Weights(**json.loads(tuned.read_text())["tuned"]),
-    )
+    whole = run.decode.config
+    config = check(schema.DecodeSlice, whole, [Layer(run.decode.dir, None, whole)])
+    tuned = json.loads(path.read_text())["tuned"].get(decoder)
+    if tuned is None:
+        raise LightasrError(
+            f"'{name}': its `decode: {{decoders: ...}}` does not name {decoder}: "
+            "use --decoder greedy, or add it"
+        )
+    best = Tuned.read(tuned)
+    search = load_search(decoder, config, plan.project / run.train.dir, lm)
+    return Beam(search.of(beam=best.beam, nbest=1), best)

@@ -1,0 +1,479 @@
+"""Prefix beam search for CTC in compiled code.
+
+A prefix is what has been written so far: symbols without blanks and repeats. For each one the
+search keeps `P_b` and `P_nb`, the probabilities of all alignments that end in a blank and in its
+last symbol, and ranks prefixes by
+
+    Q = log P_ctc + lm_weight * log10 P_lm + word_score * words
+
+with a look-ahead for the word that is being spelt: the likeliest, after its history, of the words
+it can become. Prefixes are nodes of a tree, so that two alignments of one prefix always meet.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from lightasr.decode.lexicon import OFF, ROOT, Lexicon, step
+from lightasr.lm.tables import Tables, best_of, compiled, inlined, score
+
+Doubles = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+NO_LM, WORDS, SYMBOLS = range(3)
+"""What the language model counts in."""
+NEVER = -np.inf
+# Of neighbouring frames that are blank this surely, only the first is searched: nothing starts in
+# the others, and most frames of a trained model are such.
+SURE = np.log(0.999)
+NOBODY = -1
+
+
+class Model(NamedTuple):
+    """What a search reads: the tokenizer's symbols, the lexicon and the language model."""
+
+    lexicon: Lexicon
+    tables: Tables
+    starts: NDArray[np.bool_]
+    """Symbols that begin a word, where no symbol stands between words."""
+    lm_number: Ints
+    """The language model's word for each symbol, where it counts in symbols."""
+    unit: int
+    start: int
+    """The language model's state before the first word."""
+    end: int
+    """Its word for the end of a sentence; -1 where it has none."""
+    unknown: int
+    """Its word for all words it does not know."""
+    blank: int
+    boundary: int
+    """The symbol between two words; -1 where `starts` marks them."""
+    open: bool
+    """Whether words outside of the lexicon may be written."""
+
+
+class Options(NamedTuple):
+    """How wide a search is, and how it weighs."""
+
+    beam: int
+    threshold: float
+    """Score below the best at which a prefix is dropped."""
+    tokens: int
+    """Symbols tried in a frame, the likeliest."""
+    token_threshold: float
+    """Log-probability below a frame's best at which a symbol is not tried."""
+    lm_weight: float
+    word_score: float
+    unknown_score: float
+
+
+class Tree(NamedTuple):
+    """Prefixes; the empty one is node 0. All arrays but the last two are over nodes."""
+
+    parent: Ints
+    symbol: Ints
+    lex: Ints
+    """Where in the lexicon the word is that is being spelt."""
+    state: Ints
+    """The language model's state."""
+    prior: Doubles
+    """Weighted score of the language model and of the words that are complete."""
+    frame: Ints
+    """Where the last symbol most likely was."""
+    peak: Doubles
+    """How likely that was."""
+    ahead: Doubles
+    """Weighted score of the likeliest word that the one that is being spelt can become."""
+    slot: Ints
+    """Place in the beam; NOBODY outside of it."""
+    keys: NDArray[np.int64]
+    """Parent and symbol of a node in an open hash table; NOBODY where there is none."""
+    nodes: Ints
+    """The node there."""
+
+
+class Beam(NamedTuple):
+    """The prefixes that are followed."""
+
+    node: Ints
+    blank: Doubles
+    """log P_b"""
+    symbol: Doubles
+    """log P_nb"""
+
+
+def new_tree(capacity: int) -> Tree:
+    """Room for so many prefixes."""
+    size = 1 << (2 * capacity - 1).bit_length()
+    ints = [np.empty(capacity, np.int32) for _ in range(6)]
+    parent, symbol, lex, state, frame, slot = ints
+    prior, peak, ahead = (np.empty(capacity, np.float64) for _ in range(3))
+    keys, nodes = np.full(size, NOBODY, np.int64), np.empty(size, np.int32)
+    return Tree(parent, symbol, lex, state, prior, frame, peak, ahead, slot, keys, nodes)
+
+
+class Scratch(NamedTuple):
+    """What a step of the search writes on: the first three for each prefix followed."""
+
+    total: Doubles
+    blank: Doubles
+    last: Doubles
+    points: Doubles
+    """Of the candidates: the prefixes themselves, then those that are one symbol longer."""
+    reached: Doubles
+    nodes: Ints
+    sorting: Doubles
+    tokens: Ints
+
+
+def new_scratch(options: Options, symbols: int) -> Scratch:
+    most = options.beam * (min(options.tokens, symbols) + 1)
+    per_prefix = [np.empty(options.beam) for _ in range(3)]
+    points, reached, nodes = np.empty(most), np.empty(most), np.empty(most, np.int32)
+    sorting, tokens = np.empty(max(most, symbols)), np.empty(symbols, np.int32)
+    return Scratch(*per_prefix, points, reached, nodes, sorting, tokens)
+
+
+def new_beam(width: int) -> Beam:
+    return Beam(np.zeros(width, np.int32), np.full(width, NEVER), np.full(width, NEVER))
+
+
+@compiled
+def begin(tree: Tree, beam: Beam, model: Model) -> None:
+    """The empty prefix, before any frame."""
+    tree.parent[0], tree.symbol[0], tree.frame[0] = NOBODY, NOBODY, NOBODY
+    tree.lex[0], tree.state[0], tree.slot[0] = ROOT, model.start, NOBODY
+    tree.prior[0], tree.ahead[0], tree.peak[0] = 0.0, 0.0, NEVER
+    beam.node[0], beam.blank[0], beam.symbol[0] = 0, 0.0, NEVER
+
+
+@inlined
+def log_add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))"""
+    if a < b:
+        a, b = b, a
+    return a if b == NEVER else a + np.log1p(np.exp(b - a))
+
+
+@inlined
+def close_word(
+    model: Model, options: Options, lex: int, state: int, prior: float
+) -> tuple[bool, int, float]:
+    """End the word that is being spelt: whether it may end, the next state, the new prior."""
+    word = model.lexicon.word[lex] if lex > ROOT else -1
+    if word < 0 and not model.open:
+        return False, state, prior
+    prior += options.word_score
+    if model.unit == WORDS:
+        if word < 0:
+            word = model.unknown
+            prior += options.unknown_score
+        logp, state = score(model.tables, state, word)
+        prior += options.lm_weight * logp
+    return True, state, prior
+
+
+@inlined
+def extend(
+    model: Model, options: Options, tree: Tree, node: int, symbol: int
+) -> tuple[bool, int, int, float]:
+    """Write one symbol more: whether it may follow, then place in the lexicon, state and prior."""
+    lex, state, prior = tree.lex[node], tree.state[node], tree.prior[node]
+    may = True
+    if symbol == model.boundary:
+        if lex == ROOT:  # no word before it
+            return False, lex, state, prior
+        may, state, prior = close_word(model, options, lex, state, prior)
+        lex = ROOT
+    else:
+        if model.starts[symbol] and lex != ROOT:
+            may, state, prior = close_word(model, options, lex, state, prior)
+            lex = ROOT
+        lex = step(model.lexicon, lex, symbol)
+        may = may and (lex != OFF or model.open)
+    if may and model.unit == SYMBOLS:
+        logp, state = score(model.tables, state, model.lm_number[symbol])
+        prior += options.lm_weight * logp
+    return may, lex, state, prior
+
+
+@inlined
+def look_ahead(model: Model, options: Options, lex: int, state: int) -> float:
+    """What the word that is being spelt will bring at most.
+
+    It never grows while a word is spelt, and the word's own score is not higher.
+    """
+    if lex == ROOT:
+        return 0.0
+    if model.unit != WORDS:
+        return options.word_score
+    best = NEVER
+    if model.open:
+        best = model.tables.logp[1 + model.unknown] * options.lm_weight + options.unknown_score
+    if lex != OFF:
+        low, high = model.lexicon.low[lex], model.lexicon.high[lex]
+        logp = best_of(model.tables, state, low, high, model.lexicon.best[lex])
+        best = max(best, options.lm_weight * logp)
+    return best + options.word_score
+
+
+@compiled
+def advance(
+    logp_tv: Floats,
+    first: int,
+    offset: int,
+    model: Model,
+    options: Options,
+    tree: Tree,
+    used: int,
+    beam: Beam,
+    width: int,
+    scratch: Scratch,
+) -> tuple[int, int, int]:
+    """Read the frames from `first` on; frame 0 is frame `offset` of the utterance.
+
+    Returns the first frame that was not read, as the tree might have no room for it, how many of
+    the tree's nodes are used, and how many prefixes are followed.
+    """
+    frames, symbols = logp_tv.shape
+    longer = options.beam * min(options.tokens, symbols)
+    total, blank, last = scratch.total, scratch.blank, scratch.last
+    points, reached, nodes = scratch.points, scratch.reached, scratch.nodes
+    tokens = scratch.tokens
+
+    for t in range(first, frames):
+        if used + longer > len(tree.parent):
+            return t, used, width
+        row = logp_tv[t]
+        if t and row[model.blank] > SURE and logp_tv[t - 1, model.blank] > SURE:
+            for i in range(width):
+                total[i] = log_add(beam.blank[i], beam.symbol[i])
+                beam.blank[i], beam.symbol[i] = total[i] + row[model.blank], NEVER
+            continue
+        for i in range(width):
+            node = beam.node[i]
+            nodes[i], tree.slot[node] = node, i
+            total[i] = log_add(beam.blank[i], beam.symbol[i])
+            blank[i] = total[i] + row[model.blank]
+            last[i] = beam.symbol[i] + row[tree.symbol[node]] if node else NEVER
+        for i in range(width):
+            node = beam.node[i]
+            above = tree.slot[tree.parent[node]] if node else NOBODY
+            if above == NOBODY:
+                continue
+            arriving = _before(tree, beam, total, above, tree.symbol[node]) + row[tree.symbol[node]]
+            last[i] = log_add(last[i], arriving)
+            if arriving > tree.peak[node]:
+                tree.peak[node], tree.frame[node] = arriving, offset + t
+        best, worst, leader = NEVER, np.inf, 0
+        for i in range(width):
+            points[i] = log_add(blank[i], last[i]) + tree.prior[nodes[i]] + tree.ahead[nodes[i]]
+            worst = min(worst, points[i])
+            if points[i] > best:
+                best, leader = points[i], i
+        # A full beam admits nothing that is worse than all that is in it.
+        admitted = worst if width == options.beam else NEVER
+        count = width
+        count_tokens = _choose_tokens(row, model.blank, options, tokens, scratch.sorting)
+        for turn in range(width):
+            # The leader's children come first: what they reach spares the others work.
+            i = leader if turn == 0 else 0 if turn == leader else turn
+            node = nodes[i]
+            at_most = tree.prior[node] + tree.ahead[node] + max(0.0, options.word_score)
+            for k in range(count_tokens):
+                symbol = tokens[k]
+                arriving = _before(tree, beam, total, i, symbol) + row[symbol]
+                if not arriving + at_most > max(best - options.threshold, admitted):
+                    continue
+                place = _find(tree, node, symbol, symbols)
+                if tree.keys[place] == NOBODY:
+                    _add(model, options, tree, node, symbol, place, symbols, used)
+                    used += 1
+                child = tree.nodes[place]
+                if tree.slot[child] != NOBODY:  # it was reached above
+                    continue
+                point = arriving + tree.prior[child] + tree.ahead[child]
+                if point > max(best - options.threshold, admitted):
+                    best = max(best, point)
+                    points[count], nodes[count], reached[count] = point, child, arriving
+                    count += 1
+        floor = max(best - options.threshold, admitted)
+        if count > options.beam:
+            floor = max(floor, _largest(points, count, options.beam, scratch.sorting))
+        for i in range(width):
+            tree.slot[beam.node[i]] = NOBODY
+        kept = 0
+        for c in range(count):
+            if points[c] < floor or kept == options.beam:
+                continue
+            node = nodes[c]
+            beam.node[kept] = node
+            if c < width:
+                beam.blank[kept], beam.symbol[kept] = blank[c], last[c]
+            else:
+                beam.blank[kept], beam.symbol[kept] = NEVER, reached[c]
+                if reached[c] > tree.peak[node]:
+                    tree.peak[node], tree.frame[node] = reached[c], offset + t
+            kept += 1
+        width = kept
+    return frames, used, width
+
+
+@inlined
+def _before(tree: Tree, beam: Beam, total: Doubles, i: int, symbol: int) -> float:
+    """log-probability of the alignments that a symbol may follow: a repeat needs a blank."""
+    return beam.blank[i] if tree.symbol[beam.node[i]] == symbol else total[i]
+
+
+@inlined
+def _add(
+    model: Model,
+    options: Options,
+    tree: Tree,
+    parent: int,
+    symbol: int,
+    place: int,
+    symbols: int,
+    node: int,
+) -> None:
+    """Put a prefix into the tree; one that may not be has a prior of NEVER."""
+    may, lex, state, prior = extend(model, options, tree, parent, symbol)
+    tree.keys[place] = np.int64(parent) * symbols + symbol
+    tree.nodes[place] = node
+    tree.parent[node], tree.symbol[node] = parent, symbol
+    tree.lex[node], tree.state[node] = lex, state
+    tree.prior[node] = prior if may else NEVER
+    tree.ahead[node] = look_ahead(model, options, lex, state) if may else 0.0
+    tree.peak[node], tree.slot[node] = NEVER, NOBODY
+
+
+@compiled
+def _choose_tokens(
+    row: Floats, blank: int, options: Options, tokens: Ints, sorting: Doubles
+) -> int:
+    """The symbols worth trying in a frame."""
+    floor = NEVER
+    for symbol in range(len(row)):
+        floor = max(floor, row[symbol] - options.token_threshold)
+    count = 0
+    for symbol in range(len(row)):
+        if symbol != blank and row[symbol] >= floor:
+            tokens[count], sorting[count] = symbol, row[symbol]
+            count += 1
+    if count <= options.tokens:
+        return count
+    floor = _largest(sorting, count, options.tokens, sorting)
+    kept = 0
+    for k in range(count):
+        if row[tokens[k]] >= floor and kept < options.tokens:
+            tokens[kept] = tokens[k]
+            kept += 1
+    return kept
+
+
+@compiled
+def _largest(numbers: Doubles, count: int, rank: int, values: Doubles) -> float:
+    """The value of this rank among `count` numbers, 1 being the largest; sorts in `values`."""
+    for place in range(count):
+        values[place] = numbers[place]
+    low, high, wanted = 0, count - 1, rank - 1
+    while low < high:
+        pivot = values[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if wanted <= j:
+            high = j
+        elif wanted >= i:
+            low = i
+        else:
+            break
+    return values[wanted]
+
+
+@inlined
+def _find(tree: Tree, parent: int, symbol: int, symbols: int) -> int:
+    """Where in the hash table a node is, or would be put."""
+    key = np.int64(parent) * symbols + symbol
+    mask = len(tree.keys) - 1
+    place = (key * np.int64(0x9E3779B97F4A7C15 - (1 << 64)) >> np.int64(20)) & mask
+    while tree.keys[place] != NOBODY and tree.keys[place] != key:
+        place = (place + 1) & mask
+    return place
+
+
+@numba.njit(cache=True, nogil=True)
+def finish(
+    model: Model, options: Options, tree: Tree, beam: Beam, width: int
+) -> tuple[Doubles, Doubles]:
+    """For each prefix log P_ctc and its prior as a whole sentence; NEVER if its word is cut off."""
+    heard, prior = np.empty(width), np.empty(width)
+    for i in range(width):
+        node = beam.node[i]
+        heard[i] = log_add(beam.blank[i], beam.symbol[i])
+        may, state, prior[i] = True, tree.state[node], tree.prior[node]
+        if tree.lex[node] != ROOT:
+            may, state, prior[i] = close_word(model, options, tree.lex[node], state, prior[i])
+        if not may:
+            prior[i] = NEVER
+        elif model.unit != NO_LM and model.end >= 0:
+            prior[i] += options.lm_weight * score(model.tables, state, model.end)[0]
+    return heard, prior
+
+
+@numba.njit(cache=True, nogil=True)
+def spell(tree: Tree, node: int) -> tuple[Ints, Ints]:
+    """The symbols of a prefix and their frames."""
+    length, at = 0, node
+    while at > 0:
+        length += 1
+        at = tree.parent[at]
+    symbols, frames = np.empty(length, np.int32), np.empty(length, np.int32)
+    for place in range(length - 1, -1, -1):
+        symbols[place], frames[place] = tree.symbol[node], tree.frame[node]
+        node = tree.parent[node]
+    return symbols, frames
+
+
+@numba.njit(cache=True, nogil=True)
+def move(old: Tree, used: int, new: Tree, beam: Beam, width: int, symbols: int) -> int:
+    """Copy the prefixes that the beam hangs on into an empty tree; how many they are."""
+    needed = np.zeros(used, np.bool_)
+    needed[0] = True
+    for i in range(width):
+        node = beam.node[i]
+        while not needed[node]:
+            needed[node] = True
+            node = old.parent[node]
+    number = np.full(used, NOBODY, np.int32)
+    count = 0
+    for node in range(used):  # parents come first
+        if not needed[node]:
+            continue
+        number[node] = count
+        parent = number[old.parent[node]] if node else NOBODY
+        new.parent[count], new.symbol[count] = parent, old.symbol[node]
+        new.lex[count], new.state[count] = old.lex[node], old.state[node]
+        new.prior[count], new.frame[count] = old.prior[node], old.frame[node]
+        new.ahead[count], new.peak[count] = old.ahead[node], old.peak[node]
+        new.slot[count] = NOBODY
+        if node:
+            place = _find(new, parent, old.symbol[node], symbols)
+            new.keys[place] = np.int64(parent) * symbols + old.symbol[node]
+            new.nodes[place] = count
+        count += 1
+    for i in range(width):
+        beam.node[i] = number[beam.node[i]]
+    return count
