@@ -29,7 +29,9 @@ except LightasrError as error:
     sys.exit(str(error))
 if workflow.is_main_process:
     clear_after_killed()
-    os.environ[ORDERED] = datetime.now(UTC).isoformat(timespec="seconds")  # jobs inherit it
+    os.environ[ORDERED] = datetime.now(UTC).isoformat(
+        timespec="seconds"
+    )  # jobs inherit it
 # A cluster's warning before the time limit reaches all processes of a job: the trainer saves, and
 # the others, this one among them, must live until it has.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
