@@ -62,7 +62,7 @@ lint: setup  ## check style, types and the workflow
 
 bench: setup  ## measure kernels, encoders and decoding on this machine
 	@tools/install_packages.sh $(VENV) --editable '.[bench]'
-	@snakemake --profile profiles/local -- features tokenizer
+	@snakemake --profile profiles/local
 	@lightasr bench
 
 schema: setup  ## write config/schema.json from the typed config

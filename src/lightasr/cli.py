@@ -525,6 +525,7 @@ def bench_all(context: typer.Context) -> None:
         bench_data()
         bench_train()
         bench_units()
+        bench_decoder()
         bench_kernels()
 
 
