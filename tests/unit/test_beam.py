@@ -185,6 +185,17 @@ def test_a_stream_ends_with_what_the_whole_gives(tokenizer: Tokenizer, size: int
     assert stream.hypotheses() == search.decode(logp_tv, Weights(1.0, 0.5))
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_pauses_between_pieces_of_a_stream_change_nothing(size: int, lm: Path) -> None:
+    search = PrefixSearch(Letters(), lm, nbest=2)
+    path = [0, 0, 0, 0, 2, 3, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0]
+    logp_tv = spoken(Letters(), path, 0.9999)
+    stream = search.stream(Weights(1.0, 0.5))
+    for at in range(0, len(path), size):
+        stream.advance(logp_tv[at : at + size])
+    assert stream.hypotheses() == search.decode(logp_tv, Weights(1.0, 0.5))
+
+
 def spoken(tokenizer: Tokenizer, path: list[int], sure: float = 0.9) -> LogProbs:
     """The scores of a model that hears this path."""
     symbols = len(tokenizer.symbols)

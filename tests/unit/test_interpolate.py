@@ -11,7 +11,8 @@ import pytest
 from lightasr.lm.arpa import Arpa, read_arpa
 from lightasr.lm.arpa_writer import write_arpa
 from lightasr.lm.interpolate import fit_weight, interpolate, token_probabilities
-from lightasr.lm.tables import NGram, load_ngram, ngram_of, score
+from lightasr.lm.lookup import score
+from lightasr.lm.tables import NGram, load_ngram, ngram_of
 from ngrams import draw_sentences, estimate, write_model
 
 FIRST, SECOND, DEV = (

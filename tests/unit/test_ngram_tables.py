@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from lightasr.errors import LightasrError
-from lightasr.lm.tables import NGram, load_ngram, score
+from lightasr.lm.lookup import score
+from lightasr.lm.tables import NGram, load_ngram
 from ngrams import Model, draw_sentences, estimate, write_model
 
 

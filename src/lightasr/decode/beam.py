@@ -20,14 +20,13 @@ from lightasr.decode.hypotheses import Hypothesis, LogProbs, Weights, Word
 from lightasr.decode.lexicon import Lexicon, build_lexicon
 from lightasr.errors import LightasrError
 from lightasr.lm.arpa import read_arpa, renumber
-from lightasr.lm.tables import NOT_WORDS, ROOT, NGram, Tables, ngram_of
+from lightasr.lm.lookup import ROOT, Tables
+from lightasr.lm.tables import NOT_WORDS, NGram, ngram_of
 from lightasr.text.tokenizers import Tokenizer
 from lightasr.text.vocabulary import PIECE_BOUNDARY
 
 # Frames between two places of one word in two hypotheses.
 SAME_PLACE = 5
-# A first guess at how much room a search takes.
-NODES_PER_FRAME = 40
 
 Ints = NDArray[np.int32]
 
@@ -38,7 +37,7 @@ class Pruning:
 
     beam: int = 64
     """Prefixes kept at each frame."""
-    threshold: float = 25.0
+    threshold: float = 14.0
     """Score below the best at which a prefix is dropped."""
     tokens: int = 40
     """Symbols tried in a frame."""
@@ -50,7 +49,8 @@ class PrefixSearch:
     """Everything that one search after another only reads.
 
     `left_out` counts the words of the language model that the tokenizer cannot write: they are
-    never hypothesised.
+    never hypothesised. `times` says whether words are told with their places; with several
+    hypotheses they are.
     """
 
     # Compiled code lets go of Python's lock.
@@ -66,12 +66,14 @@ class PrefixSearch:
         unknown_score: float = -10.0,
         pruning: Pruning = Pruning(),
         nbest: int = 1,
+        times: bool = False,
     ) -> None:
         if pruning.beam < 1 or nbest < 1:
             raise ValueError(f"a beam of {pruning.beam} cannot hold {nbest} hypotheses")
         self.symbols = len(tokenizer.symbols)
         self._tokenizer, self._pruning, self._nbest = tokenizer, pruning, nbest
         self._unknown_score = unknown_score
+        self.times = times or nbest > 1
         self.left_out = 0
         ngram: NGram | None = None
         spellings: list[list[int]] = []
@@ -110,17 +112,29 @@ class PrefixSearch:
         return self._pruning.beam
 
     def of(self, *, beam: int | None = None, nbest: int | None = None) -> PrefixSearch:
-        """The same search with another beam, or for more or fewer hypotheses."""
+        """The same search with another beam, or for more hypotheses, or for one text alone."""
         other = copy(self)
         other._pruning = replace(self._pruning, beam=beam or self.beam)
-        other._nbest = nbest or self._nbest
+        if nbest is not None:
+            other._nbest, other.times = nbest, nbest > 1
         return other
 
     def decode(self, logp_tv: LogProbs, weights: Weights) -> list[Hypothesis]:
         """The best hypotheses of one utterance, the best one first."""
+        if not self.times:
+            self.check(logp_tv)
+            frames_tv = np.ascontiguousarray(logp_tv)
+            symbols, score, ctc = prefixes.search(frames_tv, self.model, self.options(weights))
+            if score > prefixes.NEVER:
+                return [Hypothesis(self.text(symbols), score, ctc)]
         stream = self.stream(weights)
         stream.advance(logp_tv)
         return stream.hypotheses()
+
+    def check(self, logp_tv: LogProbs) -> None:
+        symbols = logp_tv.shape[1]
+        if symbols != self.symbols:
+            raise ValueError(f"{symbols} scores a frame, but {self.symbols} symbols")
 
     def stream(self, weights: Weights) -> Stream:
         """A search that reads an utterance piece by piece."""
@@ -151,14 +165,14 @@ class Stream:
         prefixes.begin(self._tree, self._beam, search.model)
         self._used = self._width = 1
         self.frames = 0
+        self._sure = False  # whether the last frame is surely blank
 
     def advance(self, logp_tv: LogProbs) -> None:
         """Read the next frames: log-probabilities `[T, V]`."""
-        frames, symbols = logp_tv.shape
-        if symbols != self._search.symbols:
-            raise ValueError(f"{symbols} scores a frame, but {self._search.symbols} symbols")
+        self._search.check(logp_tv)
+        frames = len(logp_tv)
         logp_tv = np.ascontiguousarray(logp_tv)
-        capacity = NODES_PER_FRAME * frames
+        capacity = prefixes.NODES_PER_FRAME * frames
         at = 0
         while at < frames:
             self._make_room(capacity)
@@ -167,6 +181,7 @@ class Stream:
                 logp_tv,
                 at,
                 self.frames,
+                self._sure,
                 self._search.model,
                 self._options,
                 self._tree,
@@ -176,6 +191,8 @@ class Stream:
                 self._scratch,
             )
         self.frames += frames
+        if frames:
+            self._sure = bool(logp_tv[-1, self._search.model.blank] > prefixes.SURE)
 
     def _make_room(self, nodes: int) -> None:
         """A tree with the prefixes that are needed, and room for so many more."""
@@ -194,9 +211,7 @@ class Stream:
         if not whole.any():
             return [self._cut_off(heard)]
         nodes = self._beam.node[: self._width][whole]
-        if model.boundary >= 0 and model.unit != prefixes.SYMBOLS:
-            # A boundary at the end says nothing, and costs nothing.
-            nodes = np.where(tree.symbol[nodes] == model.boundary, tree.parent[nodes], nodes)
+        nodes = np.array([prefixes.sentence(model, tree, node) for node in nodes])
         nodes, first, of = np.unique(nodes, return_index=True, return_inverse=True)
         ctc = np.full(len(nodes), -np.inf)
         np.logaddexp.at(ctc, of, heard[whole])
@@ -223,12 +238,23 @@ class Stream:
         """A prefix as text, and its words where more than the text is asked for."""
         symbols, frames = prefixes.spell(self._tree, node)
         text = self._search.text(symbols)
-        if self._nbest == 1:
+        if not self._search.times:
             return text, ()
+        frames = _one_after_another(frames)
         return text, tuple(
             Word(self._search.text(symbols[a:b]), int(frames[a]), int(frames[b - 1]), 1.0)
             for a, b in self._search.split(symbols)
         )
+
+
+def _one_after_another(frames: Ints) -> Ints:
+    """The frames of the symbols of a prefix, each one before the next.
+
+    The search keeps for each symbol the frame at which it most likely began whatever follows; what
+    does follow may ask for an earlier one.
+    """
+    places = np.arange(len(frames), dtype=np.int32)
+    return np.minimum.accumulate((frames - places)[::-1])[::-1] + places
 
 
 def _with_confidence(hypotheses: list[Hypothesis]) -> list[Hypothesis]:

@@ -8,8 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightasr.lm.tables import inlined
-
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
@@ -68,21 +66,11 @@ def build_lexicon(spellings: Sequence[Sequence[int]], logp: Floats, symbols: int
         best[above] = max(best[above], best[node])
     best[ROOT] = 0.0
     begin = np.searchsorted(parents[1:], np.arange(nodes + 1)) + 1
-    ints = (np.concatenate(symbol), begin, word, low, high)
-    return Lexicon(*(array.astype(np.int32) for array in ints), best)
-
-
-@inlined
-def step(lexicon: Lexicon, node: int, symbol: int) -> int:
-    """The node one symbol further; OFF where no word is spelt so."""
-    if node == OFF:
-        return OFF
-    low, high = lexicon.begin[node], lexicon.begin[node + 1]
-    end = high
-    while low < high:
-        middle = (low + high) >> 1
-        if lexicon.symbol[middle] < symbol:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < end and lexicon.symbol[low] == symbol else OFF
+    return Lexicon(
+        np.concatenate(symbol).astype(np.int32),
+        begin.astype(np.int32),
+        word,
+        low.astype(np.int32),
+        high.astype(np.int32),
+        best,
+    )

@@ -18,8 +18,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from lightasr.decode.lexicon import OFF, ROOT, Lexicon, step
-from lightasr.lm.tables import Tables, best_of, compiled, inlined, score
+from lightasr.decode.lexicon import OFF, ROOT, Lexicon
+from lightasr.lm.lookup import Tables, best_of, compiled, inlined, score
 
 Doubles = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -28,6 +28,8 @@ Ints = NDArray[np.int32]
 NO_LM, WORDS, SYMBOLS = range(3)
 """What the language model counts in."""
 NEVER = -np.inf
+# A first guess at how much room a search takes.
+NODES_PER_FRAME = 40
 # Of neighbouring frames that are blank this surely, only the first is searched: nothing starts in
 # the others, and most frames of a trained model are such.
 SURE = np.log(0.999)
@@ -107,14 +109,25 @@ class Beam(NamedTuple):
     """log P_nb"""
 
 
+@numba.njit(cache=True, nogil=True)
 def new_tree(capacity: int) -> Tree:
     """Room for so many prefixes."""
-    size = 1 << (2 * capacity - 1).bit_length()
-    ints = [np.empty(capacity, np.int32) for _ in range(6)]
-    parent, symbol, lex, state, frame, slot = ints
-    prior, peak, ahead = (np.empty(capacity, np.float64) for _ in range(3))
-    keys, nodes = np.full(size, NOBODY, np.int64), np.empty(size, np.int32)
-    return Tree(parent, symbol, lex, state, prior, frame, peak, ahead, slot, keys, nodes)
+    size = 1
+    while size < 2 * capacity:
+        size *= 2
+    return Tree(
+        np.empty(capacity, np.int32),
+        np.empty(capacity, np.int32),
+        np.empty(capacity, np.int32),
+        np.empty(capacity, np.int32),
+        np.empty(capacity, np.float64),
+        np.empty(capacity, np.int32),
+        np.empty(capacity, np.float64),
+        np.empty(capacity, np.float64),
+        np.empty(capacity, np.int32),
+        np.full(size, NOBODY, np.int64),
+        np.empty(size, np.int32),
+    )
 
 
 class Scratch(NamedTuple):
@@ -131,16 +144,40 @@ class Scratch(NamedTuple):
     tokens: Ints
 
 
+@numba.njit(cache=True, nogil=True)
 def new_scratch(options: Options, symbols: int) -> Scratch:
     most = options.beam * (min(options.tokens, symbols) + 1)
-    per_prefix = [np.empty(options.beam) for _ in range(3)]
-    points, reached, nodes = np.empty(most), np.empty(most), np.empty(most, np.int32)
-    sorting, tokens = np.empty(max(most, symbols)), np.empty(symbols, np.int32)
-    return Scratch(*per_prefix, points, reached, nodes, sorting, tokens)
+    return Scratch(
+        np.empty(options.beam),
+        np.empty(options.beam),
+        np.empty(options.beam),
+        np.empty(most),
+        np.empty(most),
+        np.empty(most, np.int32),
+        np.empty(max(most, symbols)),
+        np.empty(symbols, np.int32),
+    )
 
 
+@numba.njit(cache=True, nogil=True)
 def new_beam(width: int) -> Beam:
     return Beam(np.zeros(width, np.int32), np.full(width, NEVER), np.full(width, NEVER))
+
+
+@inlined
+def step(lexicon: Lexicon, node: int, symbol: int) -> int:
+    """The node one symbol further; OFF where no word is spelt so."""
+    if node == OFF:
+        return OFF
+    low, high = lexicon.begin[node], lexicon.begin[node + 1]
+    end = high
+    while low < high:
+        middle = (low + high) >> 1
+        if lexicon.symbol[middle] < symbol:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < end and lexicon.symbol[low] == symbol else OFF
 
 
 @compiled
@@ -227,6 +264,7 @@ def advance(
     logp_tv: Floats,
     first: int,
     offset: int,
+    sure: bool,
     model: Model,
     options: Options,
     tree: Tree,
@@ -237,91 +275,146 @@ def advance(
 ) -> tuple[int, int, int]:
     """Read the frames from `first` on; frame 0 is frame `offset` of the utterance.
 
-    Returns the first frame that was not read, as the tree might have no room for it, how many of
-    the tree's nodes are used, and how many prefixes are followed.
+    `sure` says whether the frame before frame 0 is surely blank. Returns the first frame that was
+    not read, as the tree might have no room for it, how many of the tree's nodes are used, and how
+    many prefixes are followed.
     """
     frames, symbols = logp_tv.shape
-    longer = options.beam * min(options.tokens, symbols)
-    total, blank, last = scratch.total, scratch.blank, scratch.last
-    points, reached, nodes = scratch.points, scratch.reached, scratch.nodes
-    tokens = scratch.tokens
-
+    room = options.beam * min(options.tokens, symbols)
     for t in range(first, frames):
-        if used + longer > len(tree.parent):
+        if used + room > len(tree.parent):
             return t, used, width
         row = logp_tv[t]
-        if t and row[model.blank] > SURE and logp_tv[t - 1, model.blank] > SURE:
+        was_sure = logp_tv[t - 1, model.blank] > SURE if t else sure
+        if was_sure and row[model.blank] > SURE:
             for i in range(width):
-                total[i] = log_add(beam.blank[i], beam.symbol[i])
-                beam.blank[i], beam.symbol[i] = total[i] + row[model.blank], NEVER
+                total = log_add(beam.blank[i], beam.symbol[i])
+                beam.blank[i], beam.symbol[i] = total + row[model.blank], NEVER
             continue
-        for i in range(width):
-            node = beam.node[i]
-            nodes[i], tree.slot[node] = node, i
-            total[i] = log_add(beam.blank[i], beam.symbol[i])
-            blank[i] = total[i] + row[model.blank]
-            last[i] = beam.symbol[i] + row[tree.symbol[node]] if node else NEVER
-        for i in range(width):
-            node = beam.node[i]
-            above = tree.slot[tree.parent[node]] if node else NOBODY
-            if above == NOBODY:
-                continue
-            arriving = _before(tree, beam, total, above, tree.symbol[node]) + row[tree.symbol[node]]
-            last[i] = log_add(last[i], arriving)
-            if arriving > tree.peak[node]:
-                tree.peak[node], tree.frame[node] = arriving, offset + t
-        best, worst, leader = NEVER, np.inf, 0
-        for i in range(width):
-            points[i] = log_add(blank[i], last[i]) + tree.prior[nodes[i]] + tree.ahead[nodes[i]]
-            worst = min(worst, points[i])
-            if points[i] > best:
-                best, leader = points[i], i
+        best, worst, leader = _stay(row, offset + t, model, tree, beam, width, scratch)
         # A full beam admits nothing that is worse than all that is in it.
         admitted = worst if width == options.beam else NEVER
-        count = width
-        count_tokens = _choose_tokens(row, model.blank, options, tokens, scratch.sorting)
-        for turn in range(width):
-            # The leader's children come first: what they reach spares the others work.
-            i = leader if turn == 0 else 0 if turn == leader else turn
-            node = nodes[i]
-            at_most = tree.prior[node] + tree.ahead[node] + max(0.0, options.word_score)
-            for k in range(count_tokens):
-                symbol = tokens[k]
-                arriving = _before(tree, beam, total, i, symbol) + row[symbol]
-                if not arriving + at_most > max(best - options.threshold, admitted):
-                    continue
-                place = _find(tree, node, symbol, symbols)
-                if tree.keys[place] == NOBODY:
-                    _add(model, options, tree, node, symbol, place, symbols, used)
-                    used += 1
-                child = tree.nodes[place]
-                if tree.slot[child] != NOBODY:  # it was reached above
-                    continue
-                point = arriving + tree.prior[child] + tree.ahead[child]
-                if point > max(best - options.threshold, admitted):
-                    best = max(best, point)
-                    points[count], nodes[count], reached[count] = point, child, arriving
-                    count += 1
+        used, count, best = _grow(
+            row, model, options, tree, used, beam, width, scratch, best, admitted, leader
+        )
         floor = max(best - options.threshold, admitted)
-        if count > options.beam:
-            floor = max(floor, _largest(points, count, options.beam, scratch.sorting))
-        for i in range(width):
-            tree.slot[beam.node[i]] = NOBODY
-        kept = 0
-        for c in range(count):
-            if points[c] < floor or kept == options.beam:
-                continue
-            node = nodes[c]
-            beam.node[kept] = node
-            if c < width:
-                beam.blank[kept], beam.symbol[kept] = blank[c], last[c]
-            else:
-                beam.blank[kept], beam.symbol[kept] = NEVER, reached[c]
-                if reached[c] > tree.peak[node]:
-                    tree.peak[node], tree.frame[node] = reached[c], offset + t
-            kept += 1
-        width = kept
+        width = _select(offset + t, options, tree, beam, width, scratch, count, floor)
     return frames, used, width
+
+
+@inlined
+def _stay(
+    row: Floats, frame: int, model: Model, tree: Tree, beam: Beam, width: int, scratch: Scratch
+) -> tuple[float, float, int]:
+    """The prefixes after a frame that adds no symbol to them, or the last one of theirs.
+
+    Their points open the list of candidates. Returns the best, the worst, and whose the best is.
+    """
+    total, blank, last = scratch.total, scratch.blank, scratch.last
+    for i in range(width):
+        node = beam.node[i]
+        scratch.nodes[i], tree.slot[node] = node, i
+        total[i] = log_add(beam.blank[i], beam.symbol[i])
+        blank[i] = total[i] + row[model.blank]
+        last[i] = beam.symbol[i] + row[tree.symbol[node]] if node else NEVER
+    for i in range(width):
+        node = beam.node[i]
+        above = tree.slot[tree.parent[node]] if node else NOBODY
+        if above != NOBODY:  # the prefix without its last symbol is followed, too, and arrives here
+            symbol = tree.symbol[node]
+            arriving = _before(tree, beam, total, above, symbol) + row[symbol]
+            last[i] = log_add(last[i], arriving)
+            _place(tree, node, arriving, frame)
+    best, worst, leader = NEVER, np.inf, 0
+    for i in range(width):
+        node = scratch.nodes[i]
+        point = log_add(blank[i], last[i]) + tree.prior[node] + tree.ahead[node]
+        scratch.points[i] = point
+        worst = min(worst, point)
+        if point > best:
+            best, leader = point, i
+    return best, worst, leader
+
+
+@inlined
+def _grow(
+    row: Floats,
+    model: Model,
+    options: Options,
+    tree: Tree,
+    used: int,
+    beam: Beam,
+    width: int,
+    scratch: Scratch,
+    best: float,
+    admitted: float,
+    leader: int,
+) -> tuple[int, int, float]:
+    """The prefixes with a symbol more join the candidates, if they may be among the best."""
+    count = width
+    tokens = _choose_tokens(row, model.blank, options, scratch.tokens, scratch.sorting)
+    for turn in range(width):
+        # The leader's children come first: what they reach spares the others work.
+        i = leader if turn == 0 else 0 if turn == leader else turn
+        node = scratch.nodes[i]
+        at_most = tree.prior[node] + tree.ahead[node] + max(0.0, options.word_score)
+        for k in range(tokens):
+            symbol = scratch.tokens[k]
+            arriving = _before(tree, beam, scratch.total, i, symbol) + row[symbol]
+            if not arriving + at_most > max(best - options.threshold, admitted):
+                continue
+            place = _find(tree, node, symbol, len(row))
+            if tree.keys[place] == NOBODY:
+                _add(model, options, tree, node, symbol, place, len(row), used)
+                used += 1
+            child = tree.nodes[place]
+            if tree.slot[child] != NOBODY:  # it is followed, and was reached in `_stay`
+                continue
+            point = arriving + tree.prior[child] + tree.ahead[child]
+            if point > max(best - options.threshold, admitted):
+                best = max(best, point)
+                scratch.points[count], scratch.nodes[count] = point, child
+                scratch.reached[count] = arriving
+                count += 1
+    return used, count, best
+
+
+@inlined
+def _select(
+    frame: int,
+    options: Options,
+    tree: Tree,
+    beam: Beam,
+    width: int,
+    scratch: Scratch,
+    count: int,
+    floor: float,
+) -> int:
+    """The best candidates are followed from here on; how many they are."""
+    if count > options.beam:
+        floor = max(floor, _largest(scratch.points, count, options.beam, scratch.sorting))
+    for i in range(width):
+        tree.slot[beam.node[i]] = NOBODY
+    kept = 0
+    for c in range(count):
+        if scratch.points[c] < floor or kept == options.beam:
+            continue
+        node = scratch.nodes[c]
+        beam.node[kept] = node
+        if c < width:
+            beam.blank[kept], beam.symbol[kept] = scratch.blank[c], scratch.last[c]
+        else:
+            beam.blank[kept], beam.symbol[kept] = NEVER, scratch.reached[c]
+            _place(tree, node, scratch.reached[c], frame)
+        kept += 1
+    return kept
+
+
+@inlined
+def _place(tree: Tree, node: int, arriving: float, frame: int) -> None:
+    """The last symbol of a prefix is where its likeliest alignment has it."""
+    if arriving > tree.peak[node]:
+        tree.peak[node], tree.frame[node] = arriving, frame
 
 
 @inlined
@@ -477,3 +570,48 @@ def move(old: Tree, used: int, new: Tree, beam: Beam, width: int, symbols: int) 
     for i in range(width):
         beam.node[i] = number[beam.node[i]]
     return count
+
+
+@numba.njit(cache=True, nogil=True)
+def search(logp_tv: Floats, model: Model, options: Options) -> tuple[Ints, float, float]:
+    """The best prefix of a whole utterance: its symbols, score and log P_ctc.
+
+    The score is NEVER where every prefix ends in a word that is cut off. All at once, as every call
+    from Python takes a while and holds its lock.
+    """
+    frames, symbols = logp_tv.shape
+    longer = options.beam * min(options.tokens, symbols)
+    tree, beam = new_tree(1 + longer + NODES_PER_FRAME * frames), new_beam(options.beam)
+    scratch = new_scratch(options, symbols)
+    begin(tree, beam, model)
+    at, used, width = advance(logp_tv, 0, 0, False, model, options, tree, 1, beam, 1, scratch)
+    while at < frames:
+        larger = new_tree(2 * len(tree.parent))
+        used = move(tree, used, larger, beam, width, symbols)
+        tree = larger
+        at, used, width = advance(
+            logp_tv, at, 0, False, model, options, tree, used, beam, width, scratch
+        )
+    heard, prior = finish(model, options, tree, beam, width)
+    best, place, score = -1, -1, NEVER
+    for i in range(width):
+        if prior[i] == NEVER:
+            continue
+        node = sentence(model, tree, beam.node[i])
+        first = tree.slot[node]
+        if first == NOBODY:
+            first, tree.slot[node] = i, i
+        else:
+            heard[first] = log_add(heard[first], heard[i])
+        if heard[first] + prior[first] > score:
+            best, place, score = node, first, heard[first] + prior[first]
+    if best < 0:
+        return np.empty(0, np.int32), NEVER, NEVER
+    return spell(tree, best)[0], score, heard[place]
+
+
+@compiled
+def sentence(model: Model, tree: Tree, node: int) -> int:
+    """The prefix that says the same: a boundary at its end says nothing, and costs nothing."""
+    ends = model.boundary >= 0 and tree.symbol[node] == model.boundary
+    return tree.parent[node] if ends and model.unit != SYMBOLS else node

@@ -1,1 +1,1 @@
-"""N-gram language models."""
+"""Language models: n-grams, and recurrent ones in `neural`."""

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightasr.lm.arpa import UNKNOWN, Arpa, NGrams
-from lightasr.lm.tables import BEGIN, END, ROOT, NGram, Tables, build, ngram_of, score
+from lightasr.lm.lookup import ROOT, Tables, score
+from lightasr.lm.tables import BEGIN, END, NGram, build, ngram_of
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]

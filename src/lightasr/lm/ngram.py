@@ -17,7 +17,7 @@ from lightasr.lm.arpa_writer import write_arpa
 from lightasr.lm.interpolate import fit_weight, interpolate
 from lightasr.lm.kenlm_binary import is_binary, read_binary
 from lightasr.lm.programs import Corpus, count_ngrams, find_program, write_binary
-from lightasr.lm.sources import one_file, pack, read_text, unpack
+from lightasr.lm.sources import TEXTS, one_file, pack, read_text, unpack
 from lightasr.lm.tables import NOT_WORDS, build
 from lightasr.lm.units import Units
 from lightasr.progress import say, track
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from lightasr import schema
 
 BINARY, ARPA, WORDS, SUMMARY = "lm.bin", "lm.arpa.gz", "words.txt", "lm.json"
-TEXTS = (".txt", ".gz")
 MODELS = (".arpa", ".gz", ".bin")
 TOLD = 3
 

@@ -13,6 +13,7 @@ from lightasr.errors import LightasrError
 from lightasr.lm.arpa import GZIP
 from lightasr.progress import track
 
+TEXTS = (".txt", ".gz")
 LINES_PER_UPDATE = 20_000
 COPY_BYTES = 1 << 22
 GZIP_LEVEL = 6  # the highest one takes twice as long for a hundredth less
