@@ -39,7 +39,7 @@ class Pruning:
     """Prefixes kept at each frame."""
     threshold: float = 14.0
     """Score below the best at which a prefix is dropped."""
-    tokens: int = 40
+    tokens: int = 16
     """Symbols tried in a frame."""
     token_threshold: float = 10.0
     """Log-probability below a frame's best at which a symbol is not tried."""
@@ -224,7 +224,7 @@ class Stream:
             if len(found) == self._nbest:
                 break
         hypotheses = list(found.values())
-        return _with_confidence(hypotheses) if self._nbest > 1 else hypotheses
+        return with_confidence(hypotheses) if self._nbest > 1 else hypotheses
 
     def _cut_off(self, heard: NDArray[np.float64]) -> Hypothesis:
         """The likeliest prefix without the word that it ends in, where no prefix is whole."""
@@ -257,7 +257,7 @@ def _one_after_another(frames: Ints) -> Ints:
     return np.minimum.accumulate((frames - places)[::-1])[::-1] + places
 
 
-def _with_confidence(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+def with_confidence(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
     """Each word with the share of the hypotheses' probability that has it at its place."""
     scores = np.array([hypothesis.score for hypothesis in hypotheses])
     shares = np.exp(scores - np.logaddexp.reduce(scores))

@@ -34,6 +34,8 @@ NODES_PER_FRAME = 40
 # the others, and most frames of a trained model are such.
 SURE = np.log(0.999)
 NOBODY = -1
+# Look-aheads that are kept; prefixes with other histories often ask for the same.
+REMEMBERED = 1 << 12
 
 
 class Model(NamedTuple):
@@ -142,6 +144,10 @@ class Scratch(NamedTuple):
     nodes: Ints
     sorting: Doubles
     tokens: Ints
+    asked: NDArray[np.int64]
+    """Place in the lexicon and state of look-aheads that were asked for, each in its own slot."""
+    answers: Floats
+    """What the n-gram said."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -156,6 +162,8 @@ def new_scratch(options: Options, symbols: int) -> Scratch:
         np.empty(most, np.int32),
         np.empty(max(most, symbols)),
         np.empty(symbols, np.int32),
+        np.full(REMEMBERED, NOBODY, np.int64),
+        np.empty(REMEMBERED, np.float32),
     )
 
 
@@ -240,7 +248,7 @@ def extend(
 
 
 @inlined
-def look_ahead(model: Model, options: Options, lex: int, state: int) -> float:
+def look_ahead(model: Model, options: Options, lex: int, state: int, scratch: Scratch) -> float:
     """What the word that is being spelt will bring at most.
 
     It never grows while a word is spelt, and the word's own score is not higher.
@@ -253,9 +261,13 @@ def look_ahead(model: Model, options: Options, lex: int, state: int) -> float:
     if model.open:
         best = model.tables.logp[1 + model.unknown] * options.lm_weight + options.unknown_score
     if lex != OFF:
-        low, high = model.lexicon.low[lex], model.lexicon.high[lex]
-        logp = best_of(model.tables, state, low, high, model.lexicon.best[lex])
-        best = max(best, options.lm_weight * logp)
+        question = np.int64(state) * len(model.lexicon.word) + lex
+        slot = (question ^ (question >> 12)) & (REMEMBERED - 1)
+        if scratch.asked[slot] != question:
+            low, high = model.lexicon.low[lex], model.lexicon.high[lex]
+            logp = best_of(model.tables, state, low, high, model.lexicon.best[lex])
+            scratch.asked[slot], scratch.answers[slot] = question, logp
+        best = max(best, options.lm_weight * scratch.answers[slot])
     return best + options.word_score
 
 
@@ -365,7 +377,7 @@ def _grow(
                 continue
             place = _find(tree, node, symbol, len(row))
             if tree.keys[place] == NOBODY:
-                _add(model, options, tree, node, symbol, place, len(row), used)
+                _add(model, options, tree, node, symbol, place, len(row), used, scratch)
                 used += 1
             child = tree.nodes[place]
             if tree.slot[child] != NOBODY:  # it is followed, and was reached in `_stay`
@@ -433,6 +445,7 @@ def _add(
     place: int,
     symbols: int,
     node: int,
+    scratch: Scratch,
 ) -> None:
     """Put a prefix into the tree; one that may not be has a prior of NEVER."""
     may, lex, state, prior = extend(model, options, tree, parent, symbol)
@@ -441,7 +454,7 @@ def _add(
     tree.parent[node], tree.symbol[node] = parent, symbol
     tree.lex[node], tree.state[node] = lex, state
     tree.prior[node] = prior if may else NEVER
-    tree.ahead[node] = look_ahead(model, options, lex, state) if may else 0.0
+    tree.ahead[node] = look_ahead(model, options, lex, state, scratch) if may else 0.0
     tree.peak[node], tree.slot[node] = NEVER, NOBODY
 
 
