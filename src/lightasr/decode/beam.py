@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightasr.decode import prefixes
+from lightasr.decode import prefix_tree, prefixes
 from lightasr.decode.hypotheses import Hypothesis, LogProbs, Weights, Word
 from lightasr.decode.lexicon import Lexicon, build_lexicon
 from lightasr.errors import LightasrError
@@ -125,7 +125,7 @@ class PrefixSearch:
             self.check(logp_tv)
             frames_tv = np.ascontiguousarray(logp_tv)
             symbols, score, ctc = prefixes.search(frames_tv, self.model, self.options(weights))
-            if score > prefixes.NEVER:
+            if score > prefix_tree.NEVER:
                 return [Hypothesis(self.text(symbols), score, ctc)]
         stream = self.stream(weights)
         stream.advance(logp_tv)
@@ -159,8 +159,8 @@ class Stream:
 
     def __init__(self, search: PrefixSearch, options: prefixes.Options, nbest: int) -> None:
         self._search, self._options, self._nbest = search, options, nbest
-        self._tree = prefixes.new_tree(1)
-        self._beam = prefixes.new_beam(options.beam)
+        self._tree = prefix_tree.new_tree(1)
+        self._beam = prefix_tree.new_beam(options.beam)
         self._scratch = prefixes.new_scratch(options, search.symbols)
         prefixes.begin(self._tree, self._beam, search.model)
         self._used = self._width = 1
@@ -197,8 +197,8 @@ class Stream:
     def _make_room(self, nodes: int) -> None:
         """A tree with the prefixes that are needed, and room for so many more."""
         nodes += self._options.beam * min(self._options.tokens, self._search.symbols)
-        tree = prefixes.new_tree(self._used + nodes)
-        self._used = prefixes.move(
+        tree = prefix_tree.new_tree(self._used + nodes)
+        self._used = prefix_tree.move(
             self._tree, self._used, tree, self._beam, self._width, self._search.symbols
         )
         self._tree = tree
@@ -229,14 +229,14 @@ class Stream:
     def _cut_off(self, heard: NDArray[np.float64]) -> Hypothesis:
         """The likeliest prefix without the word that it ends in, where no prefix is whole."""
         best = int(np.argmax(heard))
-        symbols, _ = prefixes.spell(self._tree, self._beam.node[best])
+        symbols, _ = prefix_tree.spell(self._tree, self._beam.node[best])
         whole = list(self._search.split(symbols))[:-1]
         text = self._search.text(symbols[: whole[-1][1]]) if whole else ""
         return Hypothesis(text, float(heard[best]), float(heard[best]))
 
     def _read(self, node: int) -> tuple[str, tuple[Word, ...]]:
         """A prefix as text, and its words where more than the text is asked for."""
-        symbols, frames = prefixes.spell(self._tree, node)
+        symbols, frames = prefix_tree.spell(self._tree, node)
         text = self._search.text(symbols)
         if not self._search.times:
             return text, ()

@@ -19,6 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightasr.decode.lexicon import OFF, ROOT, Lexicon
+from lightasr.decode.prefix_tree import (
+    NEVER,
+    NOBODY,
+    Beam,
+    Tree,
+    find,
+    move,
+    new_beam,
+    new_tree,
+    spell,
+)
 from lightasr.lm.lookup import Tables, best_of, compiled, inlined, score
 
 Doubles = NDArray[np.float64]
@@ -27,13 +38,11 @@ Ints = NDArray[np.int32]
 
 NO_LM, WORDS, SYMBOLS = range(3)
 """What the language model counts in."""
-NEVER = -np.inf
 # A first guess at how much room a search takes.
 NODES_PER_FRAME = 40
 # Of neighbouring frames that are blank this surely, only the first is searched: nothing starts in
 # the others, and most frames of a trained model are such.
 SURE = np.log(0.999)
-NOBODY = -1
 # Look-aheads that are kept; prefixes with other histories often ask for the same.
 REMEMBERED = 1 << 12
 
@@ -76,62 +85,6 @@ class Options(NamedTuple):
     unknown_score: float
 
 
-class Tree(NamedTuple):
-    """Prefixes; the empty one is node 0. All arrays but the last two are over nodes."""
-
-    parent: Ints
-    symbol: Ints
-    lex: Ints
-    """Where in the lexicon the word is that is being spelt."""
-    state: Ints
-    """The language model's state."""
-    prior: Doubles
-    """Weighted score of the language model and of the words that are complete."""
-    frame: Ints
-    """Where the last symbol most likely was."""
-    peak: Doubles
-    """How likely that was."""
-    ahead: Doubles
-    """Weighted score of the likeliest word that the one that is being spelt can become."""
-    slot: Ints
-    """Place in the beam; NOBODY outside of it."""
-    keys: NDArray[np.int64]
-    """Parent and symbol of a node in an open hash table; NOBODY where there is none."""
-    nodes: Ints
-    """The node there."""
-
-
-class Beam(NamedTuple):
-    """The prefixes that are followed."""
-
-    node: Ints
-    blank: Doubles
-    """log P_b"""
-    symbol: Doubles
-    """log P_nb"""
-
-
-@numba.njit(cache=True, nogil=True)
-def new_tree(capacity: int) -> Tree:
-    """Room for so many prefixes."""
-    size = 1
-    while size < 2 * capacity:
-        size *= 2
-    return Tree(
-        np.empty(capacity, np.int32),
-        np.empty(capacity, np.int32),
-        np.empty(capacity, np.int32),
-        np.empty(capacity, np.int32),
-        np.empty(capacity, np.float64),
-        np.empty(capacity, np.int32),
-        np.empty(capacity, np.float64),
-        np.empty(capacity, np.float64),
-        np.empty(capacity, np.int32),
-        np.full(size, NOBODY, np.int64),
-        np.empty(size, np.int32),
-    )
-
-
 class Scratch(NamedTuple):
     """What a step of the search writes on: the first three for each prefix followed."""
 
@@ -165,11 +118,6 @@ def new_scratch(options: Options, symbols: int) -> Scratch:
         np.full(REMEMBERED, NOBODY, np.int64),
         np.empty(REMEMBERED, np.float32),
     )
-
-
-@numba.njit(cache=True, nogil=True)
-def new_beam(width: int) -> Beam:
-    return Beam(np.zeros(width, np.int32), np.full(width, NEVER), np.full(width, NEVER))
 
 
 @inlined
@@ -375,7 +323,7 @@ def _grow(
             arriving = _before(tree, beam, scratch.total, i, symbol) + row[symbol]
             if not arriving + at_most > max(best - options.threshold, admitted):
                 continue
-            place = _find(tree, node, symbol, len(row))
+            place = find(tree, node, symbol, len(row))
             if tree.keys[place] == NOBODY:
                 _add(model, options, tree, node, symbol, place, len(row), used, scratch)
                 used += 1
@@ -509,17 +457,6 @@ def _largest(numbers: Doubles, count: int, rank: int, values: Doubles) -> float:
     return values[wanted]
 
 
-@inlined
-def _find(tree: Tree, parent: int, symbol: int, symbols: int) -> int:
-    """Where in the hash table a node is, or would be put."""
-    key = np.int64(parent) * symbols + symbol
-    mask = len(tree.keys) - 1
-    place = (key * np.int64(0x9E3779B97F4A7C15 - (1 << 64)) >> np.int64(20)) & mask
-    while tree.keys[place] != NOBODY and tree.keys[place] != key:
-        place = (place + 1) & mask
-    return place
-
-
 @numba.njit(cache=True, nogil=True)
 def finish(
     model: Model, options: Options, tree: Tree, beam: Beam, width: int
@@ -537,52 +474,6 @@ def finish(
         elif model.unit != NO_LM and model.end >= 0:
             prior[i] += options.lm_weight * score(model.tables, state, model.end)[0]
     return heard, prior
-
-
-@numba.njit(cache=True, nogil=True)
-def spell(tree: Tree, node: int) -> tuple[Ints, Ints]:
-    """The symbols of a prefix and their frames."""
-    length, at = 0, node
-    while at > 0:
-        length += 1
-        at = tree.parent[at]
-    symbols, frames = np.empty(length, np.int32), np.empty(length, np.int32)
-    for place in range(length - 1, -1, -1):
-        symbols[place], frames[place] = tree.symbol[node], tree.frame[node]
-        node = tree.parent[node]
-    return symbols, frames
-
-
-@numba.njit(cache=True, nogil=True)
-def move(old: Tree, used: int, new: Tree, beam: Beam, width: int, symbols: int) -> int:
-    """Copy the prefixes that the beam hangs on into an empty tree; how many they are."""
-    needed = np.zeros(used, np.bool_)
-    needed[0] = True
-    for i in range(width):
-        node = beam.node[i]
-        while not needed[node]:
-            needed[node] = True
-            node = old.parent[node]
-    number = np.full(used, NOBODY, np.int32)
-    count = 0
-    for node in range(used):  # parents come first
-        if not needed[node]:
-            continue
-        number[node] = count
-        parent = number[old.parent[node]] if node else NOBODY
-        new.parent[count], new.symbol[count] = parent, old.symbol[node]
-        new.lex[count], new.state[count] = old.lex[node], old.state[node]
-        new.prior[count], new.frame[count] = old.prior[node], old.frame[node]
-        new.ahead[count], new.peak[count] = old.ahead[node], old.peak[node]
-        new.slot[count] = NOBODY
-        if node:
-            place = _find(new, parent, old.symbol[node], symbols)
-            new.keys[place] = np.int64(parent) * symbols + old.symbol[node]
-            new.nodes[place] = count
-        count += 1
-    for i in range(width):
-        beam.node[i] = number[beam.node[i]]
-    return count
 
 
 @numba.njit(cache=True, nogil=True)
