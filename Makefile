@@ -47,7 +47,7 @@ $(VENV)/lmplz.stamp: tools/build_lmplz.py tools/lmplz.txt $(VENV)/packages.stamp
 
 demo: setup  ## run the whole workflow on the built-in corpus and print the table
 	@snakemake --profile profiles/local --config scale=sample
-	@cat results/tables/sample/*.md
+	@cat results/tables/sample/encoders.md
 	@echo "The report: results/report/sample.html"
 
 test: setup  ## run the tests (TEST_JOBS=2 at a time; with TEST_OPTIONS= also the slow ones of Slurm)
