@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lightasr.errors import LightasrError
-from lightasr.plan import Plan, load_plan
+from lightasr.plan import Job, Plan, load_plan
 from lightasr.progress import log_to, say
 from lightasr.threads import usable_cores
 
@@ -56,6 +56,16 @@ Speakers = Annotated[
 ]
 JobId = Annotated[
     str, typer.Argument(help="Directory name, or for runs an experiment's name.", metavar="ID")
+]
+Devices = Annotated[
+    int, typer.Option(min=1, help="GPUs of this machine (processes, where it has none).")
+]
+Nodes = Annotated[
+    int, typer.Option(min=1, help="Machines that train together; run this on each of them.")
+]
+Rendezvous = Annotated[
+    str | None,
+    typer.Option(help="One of these machines, the same on all.", metavar="HOST[:PORT]"),
 ]
 
 
@@ -158,7 +168,7 @@ def lm(
     study: Studies = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build an n-gram language model, or report on those of the plan.
+    """Build an n-gram language model, or report on all language models of the plan.
 
     Example: `lightasr lm 4gram-ce31e0e1ab`, `lightasr lm report --scale sample`
     """
@@ -176,21 +186,31 @@ def lm(
     execute(plan, plan.job("lm", job))
 
 
+@app.command("neural-lm")
+def neural_lm(
+    job: JobId,
+    scale: Scale = None,
+    study: Studies = None,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    rendezvous: Rendezvous = None,
+) -> None:
+    """Train a recurrent language model; a second call goes on where a first one stopped.
+
+    Example: `lightasr neural-lm char-lstm-4c1b0de7a2`
+    """
+    plan = read_plan(scale, study)
+    train_together(plan, plan.job("neural_lm", job), devices, nodes, rendezvous)
+
+
 @app.command()
 def train(
     job: JobId,
     scale: Scale = None,
     study: Studies = None,
-    devices: Annotated[
-        int, typer.Option(min=1, help="GPUs of this machine (processes, where it has none).")
-    ] = 1,
-    nodes: Annotated[
-        int, typer.Option(min=1, help="Machines that train together; run this on each of them.")
-    ] = 1,
-    rendezvous: Annotated[
-        str | None,
-        typer.Option(help="One of these machines, the same on all.", metavar="HOST[:PORT]"),
-    ] = None,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    rendezvous: Rendezvous = None,
     profile_steps: Annotated[
         int, typer.Option(min=0, help="Only time this many steps, and write a trace.")
     ] = 0,
@@ -199,19 +219,25 @@ def train(
 
     Example: `lightasr train lstm --devices 4`
     """
-    from lightasr.stage import execute
-    from lightasr.train.launch import launch, launched
-
     plan = read_plan(scale, study)
     made = plan.job("train", job)
     if profile_steps:
         from lightasr.train.profile import profile
 
         print(profile(plan, made, profile_steps))
-    elif (devices > 1 or nodes > 1) and not launched():
+    else:
+        train_together(plan, made, devices, nodes, rendezvous)
+
+
+def train_together(plan: Plan, job: Job, devices: int, nodes: int, rendezvous: str | None) -> None:
+    """Train in this process, or start those that train together, which come here again."""
+    from lightasr.stage import execute
+    from lightasr.train.launch import launch, launched
+
+    if (devices > 1 or nodes > 1) and not launched():
         launch(devices, nodes, rendezvous)
     else:
-        execute(plan, made)
+        execute(plan, job)
 
 
 @app.command()

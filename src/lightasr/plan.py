@@ -21,7 +21,7 @@ from lightasr.configfile import Tree, merge, nested, read_yaml
 from lightasr.datasets import Datasets, content_digest
 from lightasr.errors import LightasrError, Mistakes
 from lightasr.invalid import Layer, check, nearest, place
-from lightasr.score.columns import DECODERS, check_column, expand_columns
+from lightasr.score.columns import DECODERS, LM_DECODER, RESCORED, check_column, expand_columns
 
 # Raise a stage's number when a change to its code alters its results: everything of that stage
 # and below it gets a new key and is made again. Other edits of source make nothing again.
@@ -30,6 +30,7 @@ STAGE_VERSION = {
     "features": 1,
     "tokenizer": 1,
     "lm": 2,
+    "neural_lm": 1,
     "train": 1,
     "decode": 2,
     "score": 1,
@@ -41,6 +42,7 @@ ROOTS = {
     "features": "data/features",
     "tokenizer": "data/tokenizers",
     "lm": "data/lm",
+    "neural_lm": "data/neural_lm",
     "train": "results/train",
     "decode": "results/decode",
     "score": "results/score",
@@ -100,10 +102,12 @@ class Run:
     train: Job
     decode: Job
     score: Job
+    neural_lm: Job | None = None
 
     @property
-    def jobs(self) -> tuple[Job, Job, Job]:
-        return self.train, self.decode, self.score
+    def jobs(self) -> tuple[Job, ...]:
+        own = (self.train, self.decode, self.score)
+        return own if self.neural_lm is None else (self.neural_lm, *own)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Study:
 
     @cached_property
     def key(self) -> str:
-        rows = [[e.name, [[run.seed, run.score.key] for run in e.runs]] for e in self.experiments]
+        rows = [[e.name, [_keys(run) for run in e.runs]] for e in self.experiments]
         shown = self.spec.model_dump(mode="json", exclude={"base", "experiments"})
         shown["columns"] = self.columns
         return digest(["tables", STAGE_VERSION["tables"], shown, rows])
@@ -137,7 +141,9 @@ class Study:
         """What is shown of each experiment, every `*` spelt out."""
         configs = [experiment.config for experiment in self.experiments]
         parts = dict.fromkeys(part for config in configs for part in config.corpus.test)
-        run = {decoder for config in configs for decoder in config.decode.decoders}
+        run: set[str] = {decoder for config in configs for decoder in config.decode.decoders}
+        if any(_rescores(config) for config in configs):
+            run.add(RESCORED)
         decoders = [decoder for decoder in DECODERS if decoder in run]
         return expand_columns(self.spec.columns, list(parts), decoders)
 
@@ -167,6 +173,12 @@ class Study:
     @property
     def curves_plot(self) -> str:
         return f"results/plots/curves/{self.scale}/{self.name}.csv"
+
+
+def _keys(run: Run) -> list[Any]:
+    """What a run's numbers in a table hang on."""
+    keys = [run.seed, run.score.key]
+    return keys if run.neural_lm is None else [*keys, run.neural_lm.key]
 
 
 @dataclass(frozen=True)
@@ -199,6 +211,8 @@ class Plan:
 
         for experiment in self.experiments:
             for run in experiment.runs:
+                if run.neural_lm is not None:
+                    add(run.neural_lm)
                 add(run.score)
         return found
 
@@ -210,8 +224,11 @@ class Plan:
         job = self.jobs.get(job_id)
         if job is not None and job.stage == stage:
             return job
-        if stage in {"train", "decode", "score"}:
-            return getattr(self.run(job_id), stage)
+        if stage in {"neural_lm", "train", "decode", "score"}:
+            made: Job | None = getattr(self.run(job_id), stage)
+            if made is not None:
+                return made
+            raise LightasrError(f"'{job_id}' has no {stage}: set `{stage}` in its entry")
         known = [job.id for job in self.of_stage(stage)]
         raise LightasrError(f"no {stage} job '{job_id}' in the plan{nearest(job_id, known)}")
 
@@ -321,6 +338,7 @@ def _study(
                 resolved = _resolve(layers)
                 planner.datasets.check(resolved.corpus, layers)
                 _check_language_model(resolved, layers, planner.datasets)
+                _check_neural_lm(resolved, layers)
                 runs = planner.runs(resolved, scale_seeds or spec.seeds)
                 experiments.append(Experiment(name, row, resolved, runs))
     if tables:
@@ -358,9 +376,10 @@ def _check_table(
 def _resolve(layers: list[Layer]) -> schema.Experiment:
     tree: Tree = {}
     for layer in layers:
-        if layer.holds(["train", "seed"]):
-            where = place(["train", "seed"], [layer])
-            raise LightasrError(f"{where}: set `seeds` of the study or the scale instead")
+        for path in (["train", "seed"], ["neural_lm", "train", "seed"]):
+            if layer.holds(path):
+                where = place(path, [layer])
+                raise LightasrError(f"{where}: set `seeds` of the study or the scale instead")
         tree = schema.with_names(merge(tree, schema.spelt_out(layer.tree)), schema.Experiment)
     return check(schema.Experiment, tree, layers)
 
@@ -383,12 +402,7 @@ def _check_language_model(
             f"{place(['lm', 'interpolate'], layers)}: mixes text, or a ready model, with the "
             f"transcripts, but {lacking}"
         )
-    unit = "char" if kind == "char" else "piece"
-    if lm.unit not in {"word", unit}:
-        raise LightasrError(
-            f"{place(['lm', 'unit'], layers)}: '{lm.unit}', but the symbols of a tokenizer of kind "
-            f"'{kind}' are counted by `unit: {unit}`"
-        )
+    _check_unit("lm", lm.unit, kind, layers)
     if lm.unit != "word" and "flashlight" in config.decode.decoders:
         raise LightasrError(
             f"{place(['lm', 'unit'], layers)}: '{lm.unit}', but the search `flashlight` needs an "
@@ -404,6 +418,29 @@ def _check_language_model(
                 f"{where}: '{lm.arpa}' is neither a file nor a part of dataset "
                 f"'{config.corpus.name}'{nearest(lm.arpa, list(parts))}"
             )
+
+
+def _check_neural_lm(config: schema.Experiment, layers: list[Layer]) -> None:
+    """A neural language model has text to learn from, and units that there are."""
+    neural = config.neural_lm
+    if neural is None:
+        return
+    if config.corpus.text is None and not neural.transcripts:
+        raise LightasrError(
+            f"{place(['corpus', 'text'], layers)}: null, and neural_lm.transcripts is off: the "
+            "neural language model has no text; set one of them, or `neural_lm: null`"
+        )
+    _check_unit("neural_lm", neural.unit, config.tokenizer.kind, layers)
+
+
+def _check_unit(section: str, unit: str, kind: str, layers: list[Layer]) -> None:
+    """Words, or the symbols of the tokenizer by their right name."""
+    symbols = "char" if kind == "char" else "piece"
+    if unit not in {"word", symbols}:
+        raise LightasrError(
+            f"{place([section, 'unit'], layers)}: '{unit}', but the symbols of a tokenizer of kind "
+            f"'{kind}' are counted by `unit: {symbols}`"
+        )
 
 
 def _expand(file: str, spec: schema.Study, entry: str) -> Iterator[tuple[str, list[Layer]]]:
@@ -485,6 +522,11 @@ def _needs_lm(decode: schema.Decode) -> bool:
     return set(decode.decoders) != {"greedy"}
 
 
+def _rescores(config: schema.Experiment) -> bool:
+    """Whether what the beam search finds is scored anew by a neural language model."""
+    return config.neural_lm is not None and LM_DECODER in config.decode.decoders
+
+
 def _lm_label(lm: schema.LanguageModel) -> str:
     """`4gram`, `char-6gram`, or the name of a ready model."""
     if lm.arpa is not None:
@@ -533,7 +575,13 @@ class _Planner:
         )
         dev = held_out[f"features/{config.corpus.dev}"]
         lm = self.language_model(config, text, training, dev, tokenizer)
-        return tuple(self.run(config, seed, training, held_out, tokenizer, lm) for seed in seeds)
+        neural = [
+            self.neural_lm(config, seed, text, training, held_out, tokenizer) for seed in seeds
+        ]
+        return tuple(
+            self.run(config, seed, training, held_out, tokenizer, lm, neural_lm)
+            for seed, neural_lm in zip(seeds, neural, strict=True)
+        )
 
     def run(
         self,
@@ -543,6 +591,7 @@ class _Planner:
         held_out: dict[str, Job],
         tokenizer: Job,
         lm: Job | None,
+        neural_lm: Job | None,
     ) -> Run:
         dev = f"features/{config.corpus.dev}"
         slices = config.model_dump(mode="json", include={"features", "text", "tokenizer", "model"})
@@ -562,12 +611,13 @@ class _Planner:
                 "train": train,
                 **held_out,
                 **({"lm": lm} if lm else {}),
+                **({"neural_lm": neural_lm} if neural_lm and _rescores(config) else {}),
             },
         )
         score = self.make(
             "score", train.label, config.score.model_dump(mode="json"), {"decode": decode}
         )
-        return Run(seed, train, decode, score)
+        return Run(seed, train, decode, score, neural_lm)
 
     def language_model(
         self,
@@ -580,19 +630,14 @@ class _Planner:
         """The n-gram of the beam search; None where there is none."""
         if not _needs_lm(config.decode):
             return None
-        lm, part = config.lm, config.corpus.text
+        lm = config.lm
         slices = {**lm.model_dump(mode="json"), "text": text}
         inputs: dict[str, Job] = {}
         files: dict[str, str] = {}
         if lm.arpa is not None:
             self._ready_model(config.corpus, lm.arpa, slices, inputs, files)
-        elif part is not None:
-            own = self.datasets.part(config.corpus.name, part).text
-            if own is None:
-                inputs["text"] = self.archive(config.corpus, part)
-            else:
-                slices["content"] = self.datasets.content(config.corpus.name, part)
-                files["text"] = self.datasets.path(config.corpus.name, part)
+        else:
+            self._text(config.corpus, slices, inputs, files)
         if lm.transcripts and (lm.arpa is None or lm.interpolate):
             inputs |= training
         if lm.interpolate:
@@ -600,6 +645,43 @@ class _Planner:
         if lm.unit != "word":
             inputs["tokenizer"] = tokenizer
         return self.make("lm", _lm_label(lm), slices, inputs, files)
+
+    def neural_lm(
+        self,
+        config: schema.Experiment,
+        seed: int,
+        text: Tree,
+        training: dict[str, Job],
+        held_out: dict[str, Job],
+        tokenizer: Job,
+    ) -> Job | None:
+        """The recurrent language model, scored on all held-out parts; None where there is none."""
+        neural = config.neural_lm
+        if neural is None:
+            return None
+        slices = {**neural.model_dump(mode="json"), "text": text, "dev": config.corpus.dev}
+        slices["train"] = {**slices["train"], "seed": seed}
+        inputs: dict[str, Job] = {}
+        files: dict[str, str] = {}
+        self._text(config.corpus, slices, inputs, files)
+        inputs |= training if neural.transcripts else {}
+        inputs |= {f"held_out/{name.partition('/')[2]}": job for name, job in held_out.items()}
+        if neural.unit != "word":
+            inputs["tokenizer"] = tokenizer
+        return self.make("neural_lm", neural.label(), slices, inputs, files)
+
+    def _text(
+        self, corpus: schema.Corpus, slices: Tree, inputs: dict[str, Job], files: dict[str, str]
+    ) -> None:
+        """The corpus' text: an archive, or a file of one's own, known by its digest."""
+        part = corpus.text
+        if part is None:
+            return
+        if self.datasets.part(corpus.name, part).text is None:
+            inputs["text"] = self.archive(corpus, part)
+        else:
+            slices["content"] = self.datasets.content(corpus.name, part)
+            files["text"] = self.datasets.path(corpus.name, part)
 
     def _ready_model(
         self,

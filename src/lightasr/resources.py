@@ -25,6 +25,7 @@ DOWNLOAD_MB_PER_MINUTE = 60
 FEATURES_SPEED = 100
 TRAINING_SPEED = 100
 SEARCH_SPEED = 10
+LANGUAGE_MB_PER_MINUTE = 1
 SYNTHESIS_SPEED = 40
 # Of an interpreter that has imported torch, and the Snakemake around it.
 BASE_MB = 2000
@@ -45,6 +46,7 @@ def foresee(job: Job, project: Path) -> Needs:
         "features": _features,
         "tokenizer": _tokenizer,
         "lm": _language_model,
+        "neural_lm": _neural_language_model,
         "train": _training,
         "decode": _decoding,
         "score": _scoring,
@@ -70,6 +72,16 @@ def _language_model(job: Job, project: Path) -> tuple[float, float]:
     """Sorting takes up to 4 GB; a pruned model of all of LibriSpeech's text takes as much again."""
     megabytes = _text_megabytes(job)
     return BASE_MB + 1000 + min(9000, 8 * megabytes), megabytes / 4
+
+
+def _neural_language_model(job: Job, project: Path) -> tuple[float, float]:
+    """Four bytes for each letter of the text, packed threefold; a batch's scores of all units."""
+    train, megabytes = job.config["train"], _text_megabytes(job) + _hours_of_inputs(job, project)
+    units = job.config["vocabulary"] if job.config["unit"] == "word" else 1000
+    return (
+        BASE_MB + 16 * megabytes + 16e-6 * train["batch_units"] * units,
+        train["epochs"] * megabytes / LANGUAGE_MB_PER_MINUTE,
+    )
 
 
 def _training(job: Job, project: Path) -> tuple[float, float]:

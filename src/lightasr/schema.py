@@ -308,17 +308,13 @@ class SpecAugment(Section):
     """Widest frequency mask in bands."""
 
 
-class Train(Section):
-    """How a model is trained."""
+class Optimization(Section):
+    """How any model is trained."""
 
     seed: int = 1
     """Seed of initial weights, order, dropout and masks; a study's `seeds` sets it."""
     epochs: Positive = 40
-    """Passes over the training parts."""
-    batch_seconds: PositiveSeconds = 120.0
-    """Seconds of audio, padding included, in one step."""
-    max_seconds: PositiveSeconds = 30.0
-    """Longer utterances are not trained on; they are counted and reported."""
+    """Passes over what is trained on."""
     lr: Annotated[float, Field(gt=0)] = 1.0e-3
     """Peak learning rate of AdamW."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
@@ -330,7 +326,7 @@ class Train(Section):
     accumulate: Positive = 1
     """Parts a step's batch is cut into, one after the other, where memory is short."""
     order: Literal["shuffled", "sortagrad"] = "shuffled"
-    """`sortagrad`: the first epoch goes from short to long utterances; later ones are shuffled."""
+    """`sortagrad`: the first epoch goes from short to long examples; later ones are shuffled."""
     init: Literal["default", "xavier"] = "default"
     """Initial weight matrices: torch's own, or normal with variance 2 / (inputs + outputs)."""
     schedule: Literal["cosine", "linear", "noam", "constant"] = "cosine"
@@ -339,16 +335,73 @@ class Train(Section):
     """Share of all steps in which the learning rate rises from zero."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Longest gradient; longer ones are scaled down."""
-    augment: SpecAugment = SpecAugment()
-    """SpecAugment; `{time_masks: 0, mel_masks: 0}` turns it off."""
     patience: Positive = 10
     """Steps in a row whose loss or gradient is no number before the run is given up."""
     diverged: Annotated[float, Field(gt=0)] = 2.0
     """The run is stopped when an epoch's loss is this many nats per symbol above the best one."""
     average: Annotated[int, Field(ge=0)] = 5
     """Last epochs whose weights are averaged at the end; kept where better on dev than the best."""
+
+
+class Train(Optimization):
+    """How a model is trained."""
+
+    batch_seconds: PositiveSeconds = 120.0
+    """Seconds of audio, padding included, in one step."""
+    max_seconds: PositiveSeconds = 30.0
+    """Longer utterances are not trained on; they are counted and reported."""
+    augment: SpecAugment = SpecAugment()
+    """SpecAugment; `{time_masks: 0, mel_masks: 0}` turns it off."""
     validate_utterances: Positive = 1000
     """Utterances of the dev part, taken evenly, that are decoded after each epoch."""
+
+
+_DeepSpeech2: Any = ENCODERS["ds2"]
+
+
+class Recurrent(_DeepSpeech2):  # type: ignore[misc]  # a class made at run time
+    """The recurrent layers of the encoder `ds2`, which read forward only."""
+
+    bidirectional: Literal[False] = False
+    """A language model foretells what follows, so it must not read it."""
+    norm: Literal["layer", "none"] = "layer"
+    """Normalisation of what enters a layer, as in `ds2`."""
+
+
+class NeuralTrain(Optimization):
+    """How a neural language model is trained."""
+
+    epochs: Positive = 10
+    """Passes over the text."""
+    batch_units: Positive = 4000
+    """Units of text, padding and ends of sentences included, in one step."""
+    max_units: Positive = 1000
+    """Longer sentences are not trained on; they are counted and reported."""
+    average: Annotated[int, Field(ge=0)] = 2
+    """Last epochs whose weights are averaged at the end; kept where better on dev than the best."""
+
+
+class NeuralLM(Section):
+    """A recurrent language model, which rescores what the beam search finds."""
+
+    unit: Literal["word", "char", "piece"] = "char"
+    """What is foretold: words, or the tokenizer's symbols, `char` where they are letters and
+    `piece` where they are sentencepiece's."""
+    vocabulary: Positive = 10_000
+    """Most frequent words that it knows, where its units are words; others are one, `<unk>`."""
+    min_count: Positive = 2
+    """Times a word occurs at least to be known; that others are rarer teaches what is unknown."""
+    transcripts: bool = True
+    """Whether the training transcripts are added to the text."""
+    recurrent: Recurrent = Recurrent()
+    """Its layers: any unit of the encoder `ds2`; units are embedded in as many numbers as a layer
+    has states."""
+    train: NeuralTrain = NeuralTrain()
+    """How it is trained."""
+
+    def label(self) -> str:
+        """How such a model is called in the name of a run."""
+        return f"{self.unit}-{self.recurrent.label()}"
 
 
 class Decode(Section):
@@ -367,7 +420,7 @@ class Decode(Section):
     """Whether the beam is halved as long as the dev part is decoded as well."""
     beam_threshold: Annotated[float, Field(gt=0)] = 14.0
     """Log-score below the best at which a hypothesis is dropped."""
-    tokens: Positive = 40
+    tokens: Positive = 16
     """Symbols tried in a frame by `beam`, at most."""
     token_threshold: Annotated[float, Field(gt=0)] = 10.0
     """Log-probability below a frame's best at which `beam` does not try a symbol."""
@@ -412,6 +465,8 @@ class Experiment(Section):
     """frontend -> encoder -> head."""
     train: Train = Train()
     """How the model is trained."""
+    neural_lm: NeuralLM | None = None
+    """A recurrent language model beside the n-gram; null: none."""
     decode: Decode = Decode()
     """How hypotheses are found."""
     score: Score = Score()
@@ -523,6 +578,17 @@ class LanguageModelSlice(LanguageModel):
     """The part that is a ready model, or the digest of one's own."""
 
 
+class NeuralLMSlice(NeuralLM):
+    """What decides a neural language model."""
+
+    text: Text = Text()
+    """How its text and all transcripts are written."""
+    content: str | None = None
+    """Digest of one's own text; null for an archive, or for transcripts alone."""
+    dev: str
+    """Part that selects the weights."""
+
+
 class TrainSlice(Section):
     """What decides a trained model; with the weights it is all that transcribing needs."""
 
@@ -604,7 +670,8 @@ AnySection = TypeVar("AnySection", bound=Section)
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a study file, with every key an experiment may set."""
     partial = _partial(Experiment.model_json_schema(ref_template="#/$defs/{model}"))
-    del partial["$defs"]["Train"]["properties"]["seed"]  # a study's `seeds` sets it
+    for section in ("Train", "NeuralTrain"):
+        del partial["$defs"][section]["properties"]["seed"]  # a study's `seeds` sets it
     settings = partial["properties"]
     study = Study.model_json_schema()
     study["properties"]["base"] |= {

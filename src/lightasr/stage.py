@@ -35,6 +35,7 @@ RUNNERS: dict[str, tuple[type[schema.Section], str]] = {
     "features": (schema.FeaturesSlice, "lightasr.data.features"),
     "tokenizer": (schema.TokenizerSlice, "lightasr.text.tokenizers"),
     "lm": (schema.LanguageModelSlice, "lightasr.lm.ngram"),
+    "neural_lm": (schema.NeuralLMSlice, "lightasr.lm.neural.training"),
     "train": (schema.TrainSlice, "lightasr.train.loop"),
     "decode": (schema.DecodeSlice, "lightasr.decode.run"),
     "score": (schema.Score, "lightasr.score.wer"),

@@ -23,6 +23,7 @@ from lightasr.models.trained import Trained
 from lightasr.train import loop
 from lightasr.train.corpus import TrainingCorpus
 from lightasr.train.loop import Trainer, stopping_on_signals
+from lightasr.train.validate import DevResult
 
 ENCODERS = {
     "lstm": {"name": "ds2", "unit": "lstm", "dim": 16, "layers": 2},
@@ -119,12 +120,12 @@ def test_the_best_epoch_is_kept_when_the_average_is_worse(
 ) -> None:
     trainer = Trainer(slices(epochs=3, average=2), tone_inputs, work_folder(tmp_path, "work"))
     wers = iter([0.5, 0.2, 0.3])
-    results = [loop.DevResult(1.0, wer, wer) for wer in wers]
+    results = [DevResult(1.0, wer, wer) for wer in wers]
     seen: list[dict[str, torch.Tensor]] = []
 
-    def fake_validate() -> loop.DevResult:
+    def fake_validate() -> DevResult:
         seen.append(weights(trainer))
-        return results[len(seen) - 1] if len(seen) <= 3 else loop.DevResult(1.0, *after.pop(0))
+        return results[len(seen) - 1] if len(seen) <= 3 else DevResult(1.0, *after.pop(0))
 
     after = [(0.2, 0.2), (0.25, 0.25)]
     monkeypatch.setattr(trainer, "validate", fake_validate)

@@ -60,5 +60,4 @@ def _write_decoded(decode: Path, decoded: Mapping[str, Decoded]) -> None:
         (decode / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         timing = {"seconds": 2.0, "audio_seconds": 4.0 * len(utterances)}
         parts.setdefault(part, {})[decoder] = timing | {"utterances": len(utterances)}
-    tuned = {"lm_weight": 1.5, "word_score": 0.0}
-    write_json(decode / "decode.json", {"tuned": tuned, "surface": [], "parts": parts})
+    write_json(decode / "decode.json", {"tuned": {}, "parts": parts})

@@ -79,6 +79,7 @@ def test_the_names_of_the_commands_stay() -> None:
         "fetch",
         "gc",
         "lm",
+        "neural-lm",
         "plan",
         "report",
         "schema",

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from html_page import assert_loads_nothing, assert_well_formed
-from results_on_disk import DIGEST, make_run
+from results_on_disk import DIGEST, make_run, read_json, write_json
 
 from lightasr.errors import LightasrError
 from lightasr.page.render import fact_text
-from lightasr.score.plots import MAX_DISTINCT, choose_styles, pareto_front
+from lightasr.score.plots import (
+    MAX_DISTINCT,
+    Surface,
+    choose_styles,
+    pareto_front,
+    tuning_surfaces,
+)
 from lightasr.score.report import write_report
 from lightasr.score.tables import Published, Row, SeedRun, StudyTable
 
@@ -86,7 +95,27 @@ def trained(root: Path, name: str, seed: int, rate: float, minutes: float) -> Se
         "steps": 600,
         "attempts": 1,
     }
-    return make_run(root, name, seed, decoded, facts, curves)
+    run = make_run(root, name, seed, decoded, facts, curves)
+    tune(run, rate)
+    return run
+
+
+GRID = [*product((1.0, 2.0, 3.0), (0.0, 1.0))]
+FINER = [(2.5, 1.0), (1.5, 1.0)]
+
+
+def tune(run: SeedRun, rate: float, points: Sequence[tuple[float, float]] = ()) -> None:
+    """Write what a decoding leaves of its tuning."""
+    surface = [
+        {"lm_weight": lm, "word_score": score, "wer": rate + 0.01 * abs(lm - 2.5) + 0.02 * score}
+        for lm, score in points or GRID + FINER
+    ]
+    weights = {"lm_weight": 2.5, "word_score": 1.0}
+    tuned = {"weights": weights, "beam": 32, "surface": surface, "beams": []}
+    told = read_json(run.decode / "decode.json") | {"tuned": {"beam": tuned}}
+    write_json(run.decode / "decode.json", told)
+    grid = {"lm_weights": [1.0, 2.0, 3.0], "word_scores": [0.0, 1.0], "dev": "dev-clean"}
+    write_json(run.decode / "config.json", grid)
 
 
 def make_study(root: Path, names: list[str], seeds: int = 2) -> StudyTable:
@@ -145,7 +174,7 @@ def test_every_experiment_has_its_row_and_its_runs(page: str) -> None:
 
 
 def test_figures_are_drawn_in_the_pages_ink(page: str) -> None:
-    assert page.count("<figure>") == page.count("<svg") == 3
+    assert page.count("<figure") == page.count("<svg") == 4
     assert "currentColor" in page
     assert "#010203" not in page
     assert "#000000" not in page
@@ -158,6 +187,53 @@ def test_the_best_experiments_errors_are_shown(page: str) -> None:
     assert re.search(r"By speaker: \S+ to \S+&nbsp;% over 8 speakers", page)
     assert re.search(r"lightasr score \S+\.beam\.tsv --page errors.html", page)
     assert re.search(r"<del>[A-Z ]+</del>", page)
+
+
+def test_what_was_tuned_is_drawn_for_each_experiment(page: str) -> None:
+    caption = r"Weights of the beam search tried on dev-clean, first seed: the grid \(squares\)"
+    assert len(re.findall(caption, page)) == 1
+    picture = tuning_picture(page)
+    for name in ("rnn", "gru", "ligru", "lr[train.lr=0.0003]"):
+        assert f">{name}</" in picture
+    assert len(re.findall(r">\d+\.\d\d % at 2\.5, 1</", picture)) == 4
+
+
+def test_of_many_experiments_the_best_ones_tuning_is_drawn(tmp_path: Path) -> None:
+    study = make_study(tmp_path, ["a", "b", "c", "d", "e"], seeds=1)
+    write_report("sample", [study], tmp_path / "r.html", {})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    (best,) = re.findall(r"beam search of (\w), the best experiment, tried on dev-clean: ", page)
+    assert f"Where {best} errs" in page
+    assert re.findall(r">([a-e])</text>", tuning_picture(page)) == [best]
+    assert re.search(r'<figure style="max-width: \d\d(\.\d)?%">\s*<svg[^>]*: tuning"', page)
+
+
+def test_a_search_with_given_weights_has_no_picture_of_tuning(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "rnn", 1, {"test-clean.beam": [("u", "s", "A", "A")]})
+    tune(run, 0.1, points=[(2.5, 1.0)])
+    study = StudyTable("T", "t", "sample", ("wer/test-clean",), (Row("rnn", (run,)),), DIGEST)
+    write_report("sample", [study], tmp_path / "r.html", {})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert ": tuning" not in page
+    assert "<td>2.5</td><td>1</td><td>32</td>" in page
+
+
+def test_weights_and_beam_are_among_what_is_known_of_a_run(page: str) -> None:
+    for name in ("beam: LM weight", "beam: word score", "beam: width"):
+        assert f'<th scope="col">{name}</th>' in page
+    assert page.count("<td>2.5</td><td>1</td><td>32</td>") == 8
+
+
+@pytest.mark.parametrize("word_scores", [(0.0,), (0.0, 1.0)])
+def test_a_grid_may_be_a_single_row(word_scores: tuple[float, ...]) -> None:
+    points = pd.DataFrame(product((0.5, 1.0), word_scores), columns=["lm_weight", "word_score"])
+    surface = Surface(points.assign(wer=5.0), points["lm_weight"] > 0, (0.5, 0.0))
+    assert "5.00 % at 0.5, 0" in tuning_surfaces({"lstm": surface}, "tuning")
+
+
+def tuning_picture(page: str) -> str:
+    (picture,) = re.findall(r'<svg[^>]*: tuning".*?</svg>', page, re.DOTALL)
+    return str(picture)
 
 
 def test_a_study_without_results_says_so(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def most(scale: str, stage: str, project: Path = Path("/nowhere")) -> Needs:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "neural_lm"])
 def test_every_stage_has_room_for_torch_and_a_time_that_sites_allow(stage: str, scale: str) -> None:
     needs = most(scale, stage)
     assert 2000 <= needs.mem_mb <= 64_000

@@ -21,7 +21,7 @@ from lightasr.bench.results import Measured
 from lightasr.data.batches import read_held_out
 from lightasr.decode.decoders import load_search
 from lightasr.decode.hypotheses import LogProbs, Search, Weights
-from lightasr.decode.logits import load_scored, score_part
+from lightasr.decode.logits import load_scored, made_from, score_part
 from lightasr.decode.parallel import Decoder
 from lightasr.decode.run import kept_logits
 from lightasr.decode.tuning import Tuned
@@ -133,9 +133,13 @@ def held_out(plan: Plan, run: Run, config: schema.DecodeSlice, trained: Trained)
         part = name.removeprefix("features/")
         if part in {name, config.dev}:
             continue
-        utterances = read_held_out(plan.project / job.dir, config.text)
+        features = plan.project / job.dir
+        utterances = read_held_out(features, config.text)
         path = kept_logits(work, run.train.id, job.id)
-        scored = load_scored(path, utterances) or score_part(path, trained, utterances)
+        source = made_from(plan.project / run.train.dir, features)
+        scored = load_scored(path, source, utterances)
+        if scored is None:
+            scored = score_part(path, source, trained, utterances, path.parent)
         yield Part(part, scored.logp, [utterance.text for utterance in scored.utterances])
 
 

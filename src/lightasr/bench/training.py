@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from lightasr.errors import LightasrError
 from lightasr.models.registry import component
 from lightasr.plan import Job, Plan
 from lightasr.train.loop import Trainer
+from lightasr.train.recognition import Recognition
 
 TITLE = "Training throughput of a 4 x 320 bidirectional LSTM CTC model"
 LAYERS, STATES = 4, 320
@@ -44,7 +45,7 @@ def rows(plan: Plan, steps: int = 6, rounds: int = 5) -> list[Measured]:
         for number in range(rounds):
             chosen = [planned[(number * steps + i) % len(planned)] for i in range(steps)]
             indices = [i for step in chosen for part in step.parts for i in part]
-            audio = sum(trainer.corpus.utterances[i].seconds for i in indices)
+            audio = sum(trainer.corpus.size(i) for i in indices)
             for name, loop in loops.items():
                 started = time.perf_counter()
                 loop(chosen)
@@ -94,7 +95,7 @@ def our_loop(trainer: Trainer) -> Callable[[list[Any]], None]:
 
     def loop(steps: list[Any]) -> None:
         parts = [part for step in steps for part in step.parts]
-        batches = trainer.corpus.store.stream(trainer.corpus.utterances, parts)
+        batches = trainer.corpus.stream(parts)
         clock = time.monotonic()
         for step in steps:
             ready = list(islice(batches, len(step.parts)))
@@ -117,12 +118,13 @@ def speechbrain_loop(trainer: Trainer) -> Callable[[list[Any]], None]:
             "bench train compares with SpeechBrain: pip install -e .[bench]"
         ) from None
 
-    frontend = make_frontend(trainer)
+    task = cast(Recognition, trainer.task)
+    corpus, frontend = task.corpus, make_frontend(task)
 
     class SpeechBrainModel(Brain):  # type: ignore[misc]
         def compute_forward(self, batch: Batch, stage: Any) -> tuple[Tensor, Tensor]:
-            x_btf = trainer.model.normalizer(batch.features_btf, batch.lengths_b)
-            x_btf = trainer.augment(x_btf, batch.lengths_b)
+            x_btf = task.model.normalizer(batch.features_btf, batch.lengths_b)
+            x_btf = task.augment(x_btf, batch.lengths_b)
             x_btd, lengths_b = self.modules.frontend(x_btf, batch.lengths_b)
             share_b = lengths_b / x_btd.shape[1]
             y_btd, _ = self.modules.lstm(x_btd, lengths=share_b)
@@ -133,7 +135,7 @@ def speechbrain_loop(trainer: Trainer) -> Callable[[list[Any]], None]:
             target_share_b = batch.target_lengths_b / batch.targets_bu.shape[1]
             return ctc_loss(logp_btv, batch.targets_bu, share_b, target_share_b, blank_index=0)
 
-    symbols = len(trainer.corpus.tokenizer.symbols)
+    symbols = len(corpus.tokenizer.symbols)
     brain = SpeechBrainModel(
         modules={
             "frontend": frontend,
@@ -146,19 +148,19 @@ def speechbrain_loop(trainer: Trainer) -> Callable[[list[Any]], None]:
     )
 
     def loop(steps: list[Any]) -> None:
-        batches = [[trainer.corpus.utterances[i] for i in part] for s in steps for part in s.parts]
+        batches = [[corpus.utterances[i] for i in part] for s in steps for part in s.parts]
         loader = torch.utils.data.DataLoader(
-            Utterances(batches), batch_size=None, collate_fn=trainer.corpus.store.collate
+            Utterances(batches), batch_size=None, collate_fn=corpus.store.collate
         )
         brain.fit(range(1), loader, progressbar=False)
 
     return loop
 
 
-def make_frontend(trainer: Trainer) -> Any:
+def make_frontend(task: Recognition) -> Any:
     """A front end of its own for the other loop, with the same settings."""
-    config = trainer.config.model.frontend
-    return component("frontend", config)(config, trainer.config.features.dim)
+    config = task.config.model.frontend
+    return component("frontend", config)(config, task.config.features.dim)
 
 
 class Utterances(torch.utils.data.Dataset[list[Any]]):

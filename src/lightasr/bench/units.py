@@ -45,7 +45,7 @@ class Subject:
     def step(self, number: int) -> float:
         """Seconds of a step, without those of reading its batch."""
         corpus, step = self.trainer.corpus, self.planned[number % len(self.planned)]
-        batches = list(corpus.store.stream(corpus.utterances, step.parts))
+        batches = list(corpus.stream(step.parts))
         started = time.perf_counter()
         self.trainer.train_step(batches, step)
         if self.trainer.device.type == "cuda":

@@ -28,6 +28,7 @@ def load_search(name: str, config: schema.Decode, train: Path, lm: Path) -> Sear
                 config.beam_size, config.beam_threshold, config.tokens, config.token_threshold
             ),
             nbest=config.nbest,
+            times=True,
         )
     if unit != "word":
         raise LightasrError(f"decode.decoders: flashlight needs an n-gram of words, not of {unit}s")

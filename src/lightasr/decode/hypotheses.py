@@ -42,6 +42,10 @@ class Hypothesis:
     words: tuple[Word, ...] = ()
 
 
+Found = list[Sequence[Hypothesis]]
+"""The hypotheses of each utterance of a part, the best one first."""
+
+
 class Search(Protocol):
     """Lexicon and language model, loaded; it decodes one utterance after another."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,23 @@ from lightasr import schema
 from lightasr.data.batches import read_held_out
 from lightasr.decode.decoders import load_search
 from lightasr.decode.greedy import greedy
-from lightasr.decode.hypotheses import Hypothesis, Search, Weights, Word
-from lightasr.decode.logits import Scored, load_scored, score_part
+from lightasr.decode.hypotheses import Found, Hypothesis, Search, Weights, Word
+from lightasr.decode.logits import Scored, load_scored, made_from, score_part
 from lightasr.decode.parallel import Decoder
+from lightasr.decode.rescoring import rescore
 from lightasr.decode.tuning import Tuned, narrow, tune
 from lightasr.files import write_atomically
+from lightasr.lm.ngram import ARPA
 from lightasr.models.trained import load_trained
+from lightasr.plan import digest
 from lightasr.progress import say, track
+from lightasr.score.columns import LM_DECODER, RESCORED
 from lightasr.text.tokenizers import load_tokenizer
 from lightasr.threads import usable_cores
+from lightasr.verify import content_digest
 
 COLUMNS = ("id", "speaker", "seconds", "reference", "hypothesis")
 UTTERANCES_PER_SAVE = 200
-
-Found = list[Sequence[Hypothesis]]
 
 
 def run(
@@ -38,6 +39,7 @@ def run(
     """`<part>.<decoder>.tsv` for each part and decoder, the n-best beside it, and `decode.json`."""
     torch.set_num_threads(usable_cores())
     scored = score_parts(config, inputs, work)
+    kept = attempts(inputs, scored, work)
     report: dict[str, Any] = {"tuned": {}, "parts": {part: {} for part in scored}}
     for name in config.decoders:
         if name == "greedy":
@@ -46,19 +48,20 @@ def run(
             search = load_search(name, config, inputs["train"], inputs["lm"])
             if search.left_out:
                 say(f"{name}: the tokenizer cannot write {search.left_out} of the n-gram's words")
-            tuned = tune_on(scored[config.dev], search, config, work / f"{name}.json")
+            tuned = tune_on(scored[config.dev], search, config, kept / f"{name}.json")
             say(f"{name}: tuned on {config.dev}: {tuned.weights}, beam {tuned.beam}")
             report["tuned"][name] = asdict(tuned)
             with Decoder(search.of(beam=tuned.beam), usable_cores()) as decoder:
                 found = {
-                    part: search_part(decoder, tuned.weights, one, work / f"{part}.{name}.jsonl")
+                    part: search_part(decoder, tuned.weights, one, kept / f"{part}.{name}.jsonl")
                     for part, one in scored.items()
                 }
-        for part, (hypotheses, seconds) in found.items():
-            write_hypotheses(out / f"{part}.{name}.tsv", scored[part], hypotheses)
-            if name != "greedy":
-                write_nbest(out / f"{part}.{name}.nbest.jsonl", scored[part], hypotheses)
-            report["parts"][part][name] = timing(scored[part], seconds)
+        write_found(name, found, scored, out, report)
+        if name == LM_DECODER and "neural_lm" in inputs:
+            references = [utterance.text for utterance in scored[config.dev].utterances]
+            rescored, rescoring = rescore(found, config.dev, references, inputs["neural_lm"])
+            report["tuned"][RESCORED] = asdict(rescoring)
+            write_found(RESCORED, rescored, scored, out, report)
     (out / "decode.json").write_text(json.dumps(report, indent=1) + "\n")
     return {"device": next(iter(scored.values())).device}
 
@@ -79,12 +82,24 @@ def score_parts(
             continue
         utterances = read_held_out(directory, config.text)
         path = kept_logits(work, inputs["train"].name, directory.name)
-        scored = load_scored(path, utterances)
+        source = made_from(inputs["train"], directory)
+        scored = load_scored(path, source, utterances)
         if scored is None:
             trained = trained or load_trained(inputs["train"])
-            scored = score_part(path, trained, utterances)
+            scored = score_part(path, source, trained, utterances, work)
         parts[name.removeprefix("features/")] = scored
     return parts
+
+
+def attempts(inputs: dict[str, Path], scored: dict[str, Scored], work: Path) -> Path:
+    """What earlier attempts found in these log-probabilities, with this language model.
+
+    A model or an n-gram that was made again meanwhile keeps its name, but not its content.
+    """
+    lm = [content_digest(path / ARPA) for name, path in inputs.items() if name == "lm"]
+    kept = work / digest([*lm, *(one.source for one in scored.values())])
+    kept.mkdir(exist_ok=True)
+    return kept
 
 
 def decode_greedily(scored: Scored, train: Path) -> tuple[Found, float]:
@@ -149,6 +164,21 @@ def read_kept(path: Path) -> tuple[Found, float]:
     return found, sum(chunk["seconds"] for chunk in kept)
 
 
+def write_found(
+    name: str,
+    found: dict[str, tuple[Found, float]],
+    scored: dict[str, Scored],
+    out: Path,
+    report: dict[str, Any],
+) -> None:
+    """What a decoder found in each part, the n-best beside it, and how long it took."""
+    for part, (hypotheses, seconds) in found.items():
+        write_hypotheses(out / f"{part}.{name}.tsv", scored[part], hypotheses)
+        if name != "greedy":
+            write_nbest(out / f"{part}.{name}.nbest.jsonl", scored[part], hypotheses)
+        report["parts"][part][name] = timing(scored[part], seconds)
+
+
 def timing(scored: Scored, search_seconds: float) -> dict[str, float]:
     return {
         "search_seconds": search_seconds,
@@ -160,14 +190,12 @@ def timing(scored: Scored, search_seconds: float) -> dict[str, float]:
 
 def write_hypotheses(path: Path, scored: Scored, found: Found) -> None:
     """One line an utterance, in the order of ids."""
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE)
-        writer.writerow(COLUMNS)
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write("\t".join(COLUMNS) + "\n")
         for utterance, best in zip(scored.utterances, found, strict=True):
             seconds = f"{utterance.seconds:.3f}"
-            writer.writerow(
-                [utterance.id, utterance.speaker, seconds, utterance.text, best[0].text]
-            )
+            row = (utterance.id, utterance.speaker, seconds, utterance.text, best[0].text)
+            stream.write("\t".join(row) + "\n")
 
 
 def write_nbest(path: Path, scored: Scored, found: Found) -> None:

@@ -65,25 +65,46 @@ class ModelReport:
 
 
 @dataclass(frozen=True)
+class NeuralReport:
+    """A neural model that is made; it was scored when it was."""
+
+    id: str
+    rows: list[str]
+    """Experiments that have it, as `study/name`."""
+    unit: str
+    layers: str
+    """What it consists of, `3 x 192 lstm`."""
+    units: int
+    params: int
+    seconds: float
+    parts: dict[str, dict[str, float]]
+    """By part: sentences, words, units, unknown, perplexity of a word and of a unit, bits."""
+
+
+@dataclass(frozen=True)
 class LanguageModels:
     """The models of a plan, and the ids of those that are not made yet."""
 
     scale: str
     made: list[ModelReport]
+    neural: list[NeuralReport]
     missing: list[str]
 
 
 def report(plan: Plan) -> LanguageModels:
-    """Score every model that is made on the dev and test parts it is used for."""
-    jobs = plan.of_stage("lm")
+    """Score every n-gram that is made on the dev and test parts it is used for."""
+    jobs = plan.of_stage("lm") + plan.of_stage("neural_lm")
     made = [job for job in jobs if job.done(plan.project)]
     with track("lm report") as bar:
-        found = []
+        found, neural = [], []
         for job in made:
-            found.append(_model(plan, job))
+            if job.stage == "lm":
+                found.append(_model(plan, job))
+            else:
+                neural.append(_neural_model(plan, job))
             bar.update(1, model=job.id)
     missing = [job.id for job in jobs if job not in made]
-    return LanguageModels(plan.scale, found, missing)
+    return LanguageModels(plan.scale, found, neural, missing)
 
 
 def report_text(found: LanguageModels) -> str:
@@ -91,10 +112,13 @@ def report_text(found: LanguageModels) -> str:
     lines = [f"scale {found.scale}"]
     for model in found.made:
         lines += ["", *_model_lines(model)]
+    for neural in found.neural:
+        lines += ["", *_neural_lines(neural)]
     if found.missing:
-        lines += ["", "not made yet (`snakemake --profile profiles/local -- lm` makes them):"]
+        make = "snakemake --profile profiles/local -- lm neural_lm"
+        lines += ["", f"not made yet (`{make}` makes them):"]
         lines += [f"  {name}" for name in found.missing]
-    if not (found.made or found.missing):
+    if not (found.made or found.neural or found.missing):
         lines += ["", "no experiment decodes with a language model"]
     return "\n".join(lines)
 
@@ -127,11 +151,25 @@ def _model(plan: Plan, job: Job) -> ModelReport:
     )
 
 
+def _neural_model(plan: Plan, job: Job) -> NeuralReport:
+    receipt, recurrent = _summary(plan.project / job.receipt), job.config["recurrent"]
+    return NeuralReport(
+        id=job.id,
+        rows=_rows(plan, job),
+        unit=job.config["unit"],
+        layers=f"{recurrent['layers']} x {recurrent['dim']} {recurrent['unit']}",
+        units=receipt["units"],
+        params=receipt["params"],
+        seconds=receipt["seconds"],
+        parts=receipt["parts"],
+    )
+
+
 def _rows(plan: Plan, job: Job) -> list[str]:
     return [
         f"{experiment.study}/{experiment.name}"
         for experiment in plan.experiments
-        if any(run.decode.inputs.get("lm") is job for run in experiment.runs)
+        if any(job in (run.decode.inputs.get("lm"), run.neural_lm) for run in experiment.runs)
     ]
 
 
@@ -195,23 +233,20 @@ def score_part(
 
 
 def _model_lines(model: ModelReport) -> Iterator[str]:
-    more = len(model.rows) - SHOWN_ROWS
-    rows = ", ".join(model.rows[:SHOWN_ROWS]) + (f" and {more} more" if more > 0 else "")
     sizes = _size(model.bytes)
     if model.arpa_bytes is not None:
         sizes += f" (ARPA {_size(model.arpa_bytes)})"
     what = f"{model.order}-gram of {model.words:,} {NAMES[model.unit]}"
     counts = ", ".join(f"{count:,}" for count in model.counts.values())
     facts = [
-        f"used by {rows}",
+        f"used by {_named(model.rows)}",
         f"{what}, {sizes}, made in {model.seconds:.1f} s",
         f"n-grams of order 1 to {model.order}: {counts}",
     ]
     if model.weight is not None:
         facts.append(f"weight {model.weight:.3f}, of the transcripts {1 - model.weight:.3f}")
     yield model.id
-    for fact in facts:
-        yield textwrap.fill(fact, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    yield from _filled(facts)
     if not model.parts:
         yield "  no features of a dev or test part to score it on yet"
         return
@@ -232,6 +267,45 @@ def _model_lines(model: ModelReport) -> Iterator[str]:
             ),
         ]
     )
+
+
+def _neural_lines(model: NeuralReport) -> Iterator[str]:
+    """Its parts as those of an n-gram; the perplexity of a word can be compared between units."""
+    what = f"{model.layers} over {model.units:,} {NAMES[model.unit]}"
+    yield model.id
+    yield from _filled(
+        [
+            f"used by {_named(model.rows)}",
+            f"{what}, {model.params / 1e6:.2f} M parameters, made in {model.seconds:.1f} s",
+        ]
+    )
+    yield from _aligned(
+        [
+            ("part", "sentences", NAMES[model.unit], "unknown", "ppl", "ppl word", "bits/char"),
+            *(
+                (
+                    part,
+                    f"{score['sentences']:,}",
+                    f"{score['units']:,}",
+                    f"{score['unknown'] / max(score['units'], 1):.2%}",
+                    f"{score['unit_perplexity']:.2f}",
+                    f"{score['perplexity']:.2f}",
+                    f"{score['bits_per_character']:.3f}",
+                )
+                for part, score in model.parts.items()
+            ),
+        ]
+    )
+
+
+def _named(rows: Sequence[str]) -> str:
+    more = len(rows) - SHOWN_ROWS
+    return ", ".join(rows[:SHOWN_ROWS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _filled(facts: Iterable[str]) -> Iterator[str]:
+    for fact in facts:
+        yield textwrap.fill(fact, WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -74,7 +74,7 @@ class AcousticModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def save_model(model: AcousticModel, path: Path) -> None:
+def save_model(model: nn.Module, path: Path) -> None:
     """Weights and buffers as safetensors: no code in the file."""
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
 
@@ -82,8 +82,13 @@ def save_model(model: AcousticModel, path: Path) -> None:
 def load_model(config: schema.Model, features: int, symbols: int, path: Path) -> AcousticModel:
     """A trained model, ready to be used."""
     model = AcousticModel(config, features, symbols)
+    load_weights(model, path)
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Weights and buffers that `save_model` wrote."""
     try:
         model.load_state_dict(load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise LightasrError(f"{path}: not the weights of this model: {error}") from None
-    return model.eval()

@@ -10,7 +10,9 @@ from itertools import product
 from lightasr.errors import LightasrError
 
 LM_DECODER = "beam"
-DECODERS = ("greedy", LM_DECODER, "flashlight")
+RESCORED = "rescored"
+"""What the beam search finds, scored anew by a neural language model."""
+DECODERS = ("greedy", LM_DECODER, RESCORED, "flashlight")
 EVERY = "*"
 LIBRISPEECH_PARTS = ("dev-clean", "dev-other", "test-clean", "test-other")
 
@@ -22,14 +24,20 @@ RUN_HEADERS = {
     "peak_memory_mb": "peak memory (MB)",
     "audio_seconds_per_second": "training speed (audio s/s)",
     "energy_joules": "energy (J)",
+    "lm_params": "LM params (M)",
 }
 PART_HEADERS = {"wer": "WER (%)", "cer": "CER (%)", "rtfx": "RTFx"}
-SOURCES = {"wer": "score", "cer": "score", "rtfx": "decode"}
+TEXT_HEADERS = {"ppl": "perplexity", "bpc": "bits/character"}
+"""Of the neural language model, on the transcripts of a part."""
+SOURCES = {
+    **{"wer": "score", "cer": "score", "rtfx": "decode"},
+    **dict.fromkeys(("lm_params", *TEXT_HEADERS), "neural_lm"),
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A parsed column name: a quantity of the training, or of one part under one decoder."""
+    """A parsed column name: a quantity of the training, or of one part, perhaps by one decoder."""
 
     name: str
     quantity: str
@@ -41,6 +49,8 @@ class Column:
         """What a reader sees above the column."""
         if not self.part:
             return RUN_HEADERS[self.quantity]
+        if not self.decoder:
+            return f"{TEXT_HEADERS[self.quantity]} {self.part}"
         suffix = "" if self.decoder == LM_DECODER else f" {self.decoder}"
         return f"{PART_HEADERS[self.quantity]} {self.part}{suffix}"
 
@@ -49,16 +59,23 @@ class Column:
         return self.quantity in ("wer", "cer")
 
     @property
+    def is_count(self) -> bool:
+        """Whether it counts parameters, which do not vary with the seed."""
+        return self.quantity in ("params", "lm_params")
+
+    @property
     def source(self) -> str:
-        """The stage whose directory holds the number: train, decode or score."""
+        """The stage whose directory holds the number."""
         return SOURCES.get(self.quantity, "train")
 
 
 def parse_column(name: str) -> Column:
-    """Split `quantity` or `quantity/part[/decoder]`; the part itself is not checked."""
+    """Split `quantity`, or `quantity/part` with or without a decoder; any part will do."""
     quantity, *rest = name.split("/")
     if not rest and quantity in RUN_HEADERS:
         return Column(name, quantity)
+    if quantity in TEXT_HEADERS and len(rest) == 1 and rest[0]:
+        return Column(name, quantity, rest[0])
     if quantity in PART_HEADERS and len(rest) in (1, 2) and rest[0]:
         decoder = rest[1] if len(rest) == 2 else LM_DECODER
         if decoder in DECODERS:
@@ -105,13 +122,13 @@ def valid_columns(
         for part in parts:
             names.append(f"{quantity}/{part}")
             names.extend(f"{quantity}/{part}/{decoder}" for decoder in decoders)
-    return names
+    return names + [f"{quantity}/{part}" for quantity in TEXT_HEADERS for part in parts]
 
 
 def _unknown(name: str, valid: Sequence[str]) -> LightasrError:
     nearest = get_close_matches(name, valid, n=1, cutoff=0.0)[0]
     return LightasrError(
         f"unknown column {name!r}: did you mean {nearest!r}? Columns are {', '.join(RUN_HEADERS)}, "
-        f"or {'|'.join(PART_HEADERS)}/<part>[/{'|'.join(DECODERS)}], in a study's columns with "
-        f"{EVERY} for every test part or decoder"
+        f"{'|'.join(PART_HEADERS)}/<part>[/{'|'.join(DECODERS)}], or {'|'.join(TEXT_HEADERS)}/"
+        f"<part>, in a study's columns with {EVERY} for every test part or decoder"
     )

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: learning curves, error bars, and the error rate against its cost.
+"""Figures as inline SVG: learning curves, error bars, the error rate against its cost, tuning.
 
 An experiment keeps its colour, line and marker in all figures of its study.
 """
@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from lightasr.page.figures import COLOURS, INK, MUTED, SETTINGS, new_figure, to_svg
 from lightasr.score.columns import LM_DECODER
@@ -24,6 +28,34 @@ from lightasr.score.study import Cell
 LINES: tuple[Literal["-", "--"], ...] = ("-", "--")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MAX_DISTINCT = 12
+# A colour bar of fewer than 50 steps is drawn as lines and text are, not as an image.
+HEAT = matplotlib.colormaps["viridis"].resampled(48)
+
+
+# Dev WERs this many times the best one, and worse ones, share a colour.
+WORST_SHOWN = 2.0
+PANELS = 4
+PANEL_WIDTH, BESIDE_PANELS = 2.05, 1.3  # inches
+TITLE_CHARACTERS = 26
+MAX_TICKS = 6
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Dev WER (%) of a beam search over the weights that were tried."""
+
+    points: pd.DataFrame
+    """Columns `lm_weight`, `word_score`, `wer`."""
+    grid: pd.Series
+    """Which of them are of the grid; the others are finer steps."""
+    chosen: tuple[float, float]
+
+    @property
+    def found(self) -> str:
+        """The chosen weights and their WER."""
+        lm_weight, word_score = self.chosen
+        wer = self.points.set_index(["lm_weight", "word_score"])["wer"][self.chosen]
+        return f"{wer:.2f} % at {lm_weight:g}, {word_score:g}"
 
 
 @dataclass(frozen=True)
@@ -152,6 +184,33 @@ def cost_picture(
     return to_svg(figure, label)
 
 
+@matplotlib.rc_context(SETTINGS)
+def tuning_surfaces(surfaces: Mapping[str, Surface], label: str) -> str:
+    """Dev WER over both weights, a panel each: the grid as cells, finer steps as dots."""
+    figure = new_figure(height=2.8, width=surfaces_width(len(surfaces)))
+    panels = figure.subplots(1, len(surfaces), squeeze=False, sharex=True, sharey=True)[0]
+    best = min(surface.points["wer"].min() for surface in surfaces.values())
+    worst = max(surface.points["wer"].max() for surface in surfaces.values())
+    norm = Normalize(best, max(min(worst, WORST_SHOWN * best), best + 1e-9))
+    for axis, (name, surface) in zip(panels, surfaces.items(), strict=True):
+        _surface(axis, surface, norm)
+        axis.set_title("\n".join([*wrap(name, TITLE_CHARACTERS), surface.found]))
+    figure.supxlabel("weight of the language model", fontsize=10)
+    figure.supylabel("score of a word", fontsize=10)
+    extend: Literal["max", "neither"] = "max" if worst > norm.vmax else "neither"
+    bar = figure.colorbar(ScalarMappable(norm, HEAT), ax=panels, extend=extend, aspect=14)
+    bar.set_label("dev WER (%)")
+    bar.outline.set_visible(False)
+    assert bar.solids is not None
+    bar.solids.set_edgecolor("face")  # or a viewer shows gaps between its steps
+    return to_svg(figure, label)
+
+
+def surfaces_width(count: int) -> float:
+    """Inches that so many panels take."""
+    return BESIDE_PANELS + PANEL_WIDTH * count
+
+
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points no other point matches or beats on both coordinates, by rising first one."""
     front: list[tuple[float, float]] = []
@@ -159,6 +218,49 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
         if not front or point[1] < front[-1][1]:
             front.append(point)
     return front
+
+
+def _surface(axis: Axes, surface: Surface, norm: Normalize) -> None:
+    cells = surface.points[surface.grid].pivot(
+        index="word_score", columns="lm_weight", values="wer"
+    )
+    x, y = cells.columns.to_numpy(), cells.index.to_numpy()
+    axis.grid(visible=False)
+    axis.pcolormesh(_edges(x), _edges(y), cells.to_numpy(), cmap=HEAT, norm=norm, ec="face")
+    finer = surface.points[~surface.grid]
+    axis.scatter(
+        finer["lm_weight"],
+        finer["word_score"],
+        s=13,
+        c=finer["wer"],
+        cmap=HEAT,
+        norm=norm,
+        edgecolors="white",
+        linewidths=0.6,
+        clip_on=False,
+        zorder=3,
+    )
+    for colour, width in (("white", 3.2), ("0.1", 1.4)):  # seen on whatever is below
+        axis.scatter(
+            *surface.chosen,
+            s=80,
+            facecolors="none",
+            edgecolors=colour,
+            linewidths=width,
+            clip_on=False,
+            zorder=4,
+        )
+    if max(len(x), len(y)) <= MAX_TICKS:
+        axis.set(xticks=x, yticks=y)
+
+
+def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where cells around sorted values end: halfway between neighbours."""
+    if len(values) == 1:
+        return np.array([values[0] - 0.5, values[0] + 0.5])
+    middles = (values[1:] + values[:-1]) / 2
+    first, last = 2 * values[0] - middles[0], 2 * values[-1] - middles[-1]
+    return np.concatenate([[first], middles, [last]])
 
 
 def _style(index: int) -> Style:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from lightasr.errors import LightasrError
+from lightasr.page.figures import PAGE_WIDTH
 from lightasr.page.render import fact_text, write_page
 from lightasr.score import plots
-from lightasr.score.columns import DECODERS, LM_DECODER, parse_column
+from lightasr.score.columns import LM_DECODER, parse_column
 from lightasr.score.detail import (
     CONFUSION_TITLES,
     Confusions,
@@ -42,12 +43,24 @@ RUN_FIELDS = {
     "git_commit": "commit",
     "source_digest": "source",
 }
+TUNED_FIELDS = {
+    "lm_weight": "LM weight",
+    "word_score": "word score",
+    "beam": "width",
+    "neural_weight": "weight",
+}
 
 
 @dataclass(frozen=True)
 class Figure:
     svg: str
     caption: str
+    width: float = PAGE_WIDTH
+    """Inches; on the page, a share of its width."""
+
+    @property
+    def percent(self) -> float:
+        return round(100 * self.width / PAGE_WIDTH, 1)
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,9 @@ def _figures(table: StudyTable, wer_column: str | None, wer: list[Cell]) -> list
             "than those on the dotted line; vertical lines are 95 % intervals."
         )
         figures.append(Figure(svg, caption))
+    runs = _tuned_runs(table)
+    if runs:
+        figures.append(_tuning(table, runs, [name for _, name in ranked]))
     curves = _curves(table)
     if curves:
         svg = plots.learning_curves(curves, styles, f"{table.study}: learning curves")
@@ -155,13 +171,61 @@ def _figures(table: StudyTable, wer_column: str | None, wer: list[Cell]) -> list
     return figures
 
 
+def _tuned_runs(table: StudyTable) -> dict[str, SeedRun]:
+    """The first run of each experiment that tuned the beam search over more than one point."""
+    runs: dict[str, SeedRun] = {}
+    for row in table.rows:
+        for run in row.runs:
+            tuned = _tuned(run).get(LM_DECODER)
+            if tuned is not None and len(tuned["surface"]) > 1:
+                runs.setdefault(row.name, run)
+    return runs
+
+
+def _tuning(table: StudyTable, runs: Mapping[str, SeedRun], ranking: Sequence[str]) -> Figure:
+    """Of more experiments than fit beside one another the best one."""
+    which = ""
+    if len(runs) > plots.PANELS:
+        best = next((name for name in ranking if name in runs), next(iter(runs)))
+        runs, which = {best: runs[best]}, f" of {best}, the best experiment,"
+    dev = read_json(next(iter(runs.values())).decode / "config.json")["dev"]
+    seeds = ", first seed" if any(len(row.runs) > 1 for row in table.rows) else ""
+    svg = plots.tuning_surfaces(
+        {name: _surface(run) for name, run in runs.items()}, f"{table.study}: tuning"
+    )
+    caption = (
+        f"Weights of the beam search{which} tried on {dev}{seeds}: the grid (squares), finer steps "
+        "around its best point (dots), and what was chosen (ring)."
+    )
+    return Figure(svg, caption, plots.surfaces_width(len(runs)))
+
+
+def _surface(run: SeedRun) -> plots.Surface:
+    """All weights that were tried; those of the grid stand in the configuration."""
+    tuned, config = _tuned(run)[LM_DECODER], read_json(run.decode / "config.json")
+    points = pd.DataFrame(tuned["surface"])
+    grid = points["lm_weight"].isin(config["lm_weights"]) & points["word_score"].isin(
+        config["word_scores"]
+    )
+    chosen = (tuned["weights"]["lm_weight"], tuned["weights"]["word_score"])
+    return plots.Surface(points.assign(wer=100 * points["wer"]), grid, chosen)
+
+
+def _tuned(run: SeedRun) -> dict[str, Any]:
+    """What the decoders of a run tuned, by their names; nothing where it is not decoded."""
+    if not run.decode.is_dir():
+        return {}
+    tuned: dict[str, Any] = read_json(run.decode / "decode.json").get("tuned", {})
+    return tuned
+
+
 def _bar_cells(table: StudyTable) -> dict[str, dict[str, list[Cell]]]:
-    """Error rates of the parts the table speaks of, for each decoder that was run."""
+    """Error rates of the parts the table speaks of, greedy and with the language model."""
     columns = [parse_column(name) for name in table.columns]
     parts = dict.fromkeys(column.part for column in columns if column.quantity == "wer")
     bars: dict[str, dict[str, list[Cell]]] = {}
     for part in parts:
-        for decoder in DECODERS:
+        for decoder in ("greedy", LM_DECODER):
             cells = column_cells(table, f"wer/{part}/{decoder}")
             if any(cell.mean is not None for cell in cells):
                 bars.setdefault(part, {})[decoder] = cells
@@ -221,7 +285,11 @@ def _run_fields(name: str, run: SeedRun) -> dict[str, str]:
     for key, heading in RUN_FIELDS.items():
         if facts.get(key) is not None:
             fields[heading] = fact_text(facts[key])
-    if run.decode.is_dir():
-        tuned = read_json(run.decode / "decode.json").get("tuned") or {}
-        fields |= {key.replace("_", " "): str(value) for key, value in tuned.items()}
+    for decoder, tuned in _tuned(run).items():
+        chosen = {**tuned["weights"], "beam": tuned.get("beam")}
+        fields |= {
+            f"{decoder}: {heading}": f"{chosen[key]:g}"
+            for key, heading in TUNED_FIELDS.items()
+            if chosen.get(key) is not None
+        }
     return fields

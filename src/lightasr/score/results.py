@@ -20,7 +20,7 @@ def study_table(plan: Plan, study: Study) -> StudyTable:
         Row(
             experiment.name,
             tuple(
-                SeedRun(run.seed, *(plan.project / job.dir for job in run.jobs))
+                SeedRun(run.seed, **{job.stage: plan.project / job.dir for job in run.jobs})
                 for run in experiment.runs
             ),
         )

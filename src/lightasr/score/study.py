@@ -24,7 +24,8 @@ from lightasr.score.columns import Column, parse_column
 from lightasr.score.wer import check_same_utterances, read_errors
 
 SIGNIFICANT = 0.05
-# column: its key in a training's run.json, and what that is divided by to get the column's unit
+# column: its key in the run.json of a training, or of a neural language model, and what that is
+# divided by to get the column's unit
 RUN_VALUES: dict[str, tuple[str, float]] = {
     "params": ("params", 1),
     "minutes": ("seconds", 60),
@@ -33,7 +34,10 @@ RUN_VALUES: dict[str, tuple[str, float]] = {
     "peak_memory_mb": ("peak_memory_mb", 1),
     "audio_seconds_per_second": ("audio_seconds_per_second", 1),
     "energy_joules": ("energy_joules", 1),
+    "lm_params": ("params", 1),
 }
+# column: its key among the numbers of a part in a neural language model's run.json
+TEXT_VALUES = {"ppl": "perplexity", "bpc": "bits_per_character"}
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,13 @@ class SeedRun:
     train: Path
     decode: Path
     score: Path
+    neural_lm: Path | None = None
 
-    def directory(self, stage: str) -> Path:
-        return {"train": self.train, "decode": self.decode, "score": self.score}[stage]
+    @property
+    def directories(self) -> dict[str, Path]:
+        """Where each stage's results lie."""
+        own = {"train": self.train, "decode": self.decode, "score": self.score}
+        return own if self.neural_lm is None else {**own, "neural_lm": self.neural_lm}
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,11 @@ def missing_seeds(table: StudyTable, row: Row) -> list[int]:
     """The seeds of a row for which a column of the table has no result yet."""
     stages = {parse_column(name).source for name in table.columns}
     return [
-        run.seed for run in row.runs if not all(run.directory(stage).is_dir() for stage in stages)
+        run.seed
+        for run in row.runs
+        if not all(
+            directory.is_dir() for stage, directory in run.directories.items() if stage in stages
+        )
     ]
 
 
@@ -145,7 +157,7 @@ def from_other_source(table: StudyTable, row: Row) -> bool:
     return any(
         read_run(directory).get("source_digest") != table.source_digest
         for run in row.runs
-        for directory in (run.train, run.decode, run.score)
+        for directory in run.directories.values()
         if directory.is_dir()
     )
 
@@ -233,7 +245,9 @@ def _measured_cell(row: Row, column: Column) -> Cell:
     values = [
         value
         for run in row.runs
-        if run.directory(column.source).is_dir() and (value := _measured(run, column)) is not None
+        if (directory := run.directories.get(column.source)) is not None
+        and directory.is_dir()
+        and (value := _measured(directory, column)) is not None
     ]
     if not values:
         return BLANK
@@ -241,15 +255,20 @@ def _measured_cell(row: Row, column: Column) -> Cell:
     return Cell(mean=statistics.fmean(values), sd=sd, seeds=len(values))
 
 
-def _measured(run: SeedRun, column: Column) -> float | None:
+def _measured(directory: Path, column: Column) -> float | None:
     if column.quantity == "rtfx":
-        return _rtfx(run.decode, column)
-    key, divisor = RUN_VALUES[column.quantity]
-    value = read_run(run.train).get(key)
+        return _rtfx(directory, column)
+    run = read_run(directory)
+    if column.quantity in TEXT_VALUES:
+        key, divisor = TEXT_VALUES[column.quantity], 1.0
+        value = run.get("parts", {}).get(column.part, {}).get(key)
+    else:
+        key, divisor = RUN_VALUES[column.quantity]
+        value = run.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise LightasrError(f"{run.train / 'run.json'}: {key} is {value!r}, which is not a number")
+        raise LightasrError(f"{directory / 'run.json'}: {key} is {value!r}, which is not a number")
     return value / divisor
 
 

@@ -100,7 +100,7 @@ def layout(table: StudyTable) -> TextTable:
 
 def format_number(column: Column, value: float) -> str:
     """A number in the column's unit as the table prints it; parameters in millions."""
-    if column.quantity == "params":
+    if column.is_count:
         return f"{value / 1e6:.2f}"
     return f"{value:,.{_decimals(column, value)}f}"
 
@@ -118,8 +118,7 @@ def _cell_text(column: Column, cell: Cell) -> CellText:
     detail = []
     if cell.low is not None and cell.high is not None:
         detail.append(f"[{cell.low:.1f}, {cell.high:.1f}]")
-    # parameters are counted, not measured: they do not vary with the seed
-    if cell.sd is not None and column.quantity != "params":
+    if cell.sd is not None and not column.is_count:
         detail.append(f"± {cell.sd:,.{_decimals(column, cell.mean)}f}")
     mark = DAGGER if cell.significant else ""
     return CellText(format_number(column, cell.mean), mark, " ".join(detail))
@@ -166,7 +165,7 @@ def _notes(table: StudyTable, columns: Sequence[Column], cells: dict[str, list[C
             f"p below {SIGNIFICANT} after Holm's correction over the rows of a column)."
         )
     notes.extend(_power_notes(columns, cells))
-    if any(column.part and column.decoder != "greedy" for column in columns):
+    if any(column.decoder not in ("", "greedy") for column in columns):
         notes.append("Decoded with the language model unless a column says greedy.")
     if any(column.quantity == "energy_joules" for column in columns):
         notes.extend(_energy_note(table))

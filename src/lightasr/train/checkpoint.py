@@ -62,7 +62,7 @@ def load(path: Path, identity: str | None = None) -> dict[str, Any]:
         ) from None
     if identity is not None and state["identity"] != identity:
         raise LightasrError(
-            f"{path}: made by another experiment ({state['identity']}, this is {identity}); "
+            f"{path}: made by another experiment or version ({state['identity']}, this is {identity}); "
             "delete it to start over"
         )
     return state

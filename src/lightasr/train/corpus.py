@@ -1,64 +1,44 @@
-"""What a training reads: utterances that fit, the dev part, and the plan of an epoch's steps."""
+"""What a recognizer is trained on: utterances that fit, and those of the dev part."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lightasr import schema
 from lightasr.data.batches import (
+    Batch,
     FeatureStore,
     Utterance,
-    deal,
-    plan_epoch,
     read_held_out,
     read_utterances,
 )
 from lightasr.errors import LightasrError
 from lightasr.models.asr import AcousticModel
 from lightasr.text.tokenizers import Tokenizer, load_tokenizer
+from lightasr.train.task import Corpus
 
 MEASURED_UTTERANCES = 2000
 
 
-@dataclass(frozen=True)
-class Step:
-    """One update of the weights: this process's parts of its batch, and the size of the whole."""
-
-    parts: list[list[int]]
-    symbols: int
-    done: float
-    """Share of the training that is done after it."""
-
-
-class Member(Protocol):
-    """One of the processes that train together."""
-
-    @property
-    def rank(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
-
-
-class TrainingCorpus:
+class TrainingCorpus(Corpus[Batch]):
     """Training and dev utterances of one run, with the tokenizer that writes them."""
 
+    examples, costs = "utterances", "s of audio"
+
     def __init__(self, config: schema.TrainSlice, inputs: dict[str, Path]) -> None:
-        self.config = config.train
+        super().__init__(config.train, config.train.batch_seconds)
+        self.max_seconds = config.train.max_seconds
         self.tokenizer: Tokenizer = load_tokenizer(inputs["tokenizer"])
         dev_name = f"features/{config.dev}"
         training = [path for name, path in inputs.items() if name not in {"tokenizer", dev_name}]
         self.utterances = read_utterances(training, config.text, self.tokenizer)
         dev = read_held_out(inputs[dev_name], config.text, self.tokenizer)
         self.dev = dev[:: max(1, -(-len(dev) // config.train.validate_utterances))]
-        self.set_aside: Counter[str] = Counter()
         self.store = FeatureStore(by_speaker=config.model.normalize == "speaker")
 
     def set_aside_unfit(self, model: AcousticModel, title: str) -> None:
@@ -69,7 +49,7 @@ class TrainingCorpus:
         kept: list[Utterance] = []
         for utterance, outputs in zip_outputs(self.utterances, model):
             reason = utterance.unfit(outputs)
-            if utterance.seconds > self.config.max_seconds:
+            if utterance.seconds > self.max_seconds:
                 reason = "longer than train.max_seconds"
             if reason is None:
                 kept.append(utterance)
@@ -95,25 +75,20 @@ class TrainingCorpus:
         every = -(-len(self.utterances) // MEASURED_UTTERANCES)
         return [self.store.load(utterance) for utterance in self.utterances[::every]]
 
-    def plan(self, epoch: int, member: Member) -> list[Step]:
-        """An epoch's steps: every process plans the same ones, and takes its own parts of each."""
-        config = self.config
-        seconds = [utterance.seconds for utterance in self.utterances]
-        symbols = [len(utterance.tokens) for utterance in self.utterances]
-        batches = plan_epoch(seconds, config.batch_seconds, config.seed, epoch, config.order)
-        parts = member.size * config.accumulate
-        return [
-            Step(
-                parts=deal(batch, seconds, parts)[member.rank :: member.size],
-                symbols=sum(symbols[i] for i in batch),
-                done=(epoch + (number + 1) / len(batches)) / config.epochs,
-            )
-            for number, batch in enumerate(batches)
-        ]
+    def __len__(self) -> int:
+        return len(self.utterances)
 
-    def cost(self, part: list[int]) -> float:
-        """Seconds of audio in a part of a batch, padding counted."""
-        return len(part) * max((self.utterances[i].seconds for i in part), default=0.0)
+    def size(self, example: int) -> float:
+        return self.utterances[example].seconds
+
+    def symbols(self, example: int) -> int:
+        return len(self.utterances[example].tokens)
+
+    def read(self, part: Sequence[int]) -> Batch:
+        return self.store.read(self.utterances, part)
+
+    def stream(self, parts: list[list[int]]) -> Iterator[Batch]:
+        return self.store.stream(self.utterances, parts)
 
 
 def zip_outputs(

@@ -8,19 +8,15 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-COLUMNS = (
-    *("epoch", "step", "seconds", "lr", "train_loss", "grad_norm", "loss_scale"),
-    *("dev_loss", "dev_wer", "dev_cer"),
-)
-
 
 def write_curves(rows: Sequence[dict[str, float]], out: Path) -> None:
-    """`curves.csv` and `tensorboard/`, a point an epoch."""
+    """`curves.csv` and `tensorboard/`, a point an epoch; the first two columns say which."""
+    columns = list(rows[0])
     with (out / "curves.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
+        writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(rows)
     with SummaryWriter(str(out / "tensorboard")) as board:
         for row in rows:
-            for name in COLUMNS[2:]:
+            for name in columns[2:]:
                 board.add_scalar(name, row[name], int(row["step"]))

@@ -1,4 +1,4 @@
-"""Stage `train`: the training loop, from packed features to the weights that did best on dev."""
+"""The training loop, to the weights that did best on dev; stage `train` runs it for recognition."""
 
 from __future__ import annotations
 
@@ -20,42 +20,45 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightasr import schema
 from lightasr.cost.measure import Meter, peak_memory_mb
-from lightasr.data.batches import Batch
 from lightasr.errors import RetryError
-from lightasr.models.asr import AcousticModel, save_model
-from lightasr.models.init import init_xavier
-from lightasr.objectives.ctc import ctc_loss
 from lightasr.plan import digest
 from lightasr.progress import say, track
 from lightasr.threads import usable_cores
 from lightasr.train import checkpoint
-from lightasr.train.augment import SpecMasks
-from lightasr.train.corpus import Step, TrainingCorpus
 from lightasr.train.curves import write_curves
 from lightasr.train.distributed import Team
 from lightasr.train.guard import Guard, naming_memory
 from lightasr.train.precision import Precision
 from lightasr.train.progress import Progress
+from lightasr.train.recognition import Recognition
 from lightasr.train.schedule import learning_rate, make_optimizer
-from lightasr.train.validate import DevResult, validate
+from lightasr.train.task import AnyBatch, AnyResult, Step, Task
 
 SAVE_EVERY_SECONDS = 600.0
 COLLECTIVE_TIMEOUT_SECONDS = 600.0
 
+Config = schema.TrainSlice | schema.NeuralLMSlice
+
 
 def run(
-    config: schema.TrainSlice, inputs: dict[str, Path], out: Path, work: Path
+    config: Config,
+    inputs: dict[str, Path],
+    out: Path,
+    work: Path,
+    task: type[Task[Any]] = Recognition,
 ) -> dict[str, Any]:
-    """`model.safetensors`, `tokens.txt` and `curves.csv`; of several processes rank 0 writes."""
+    """`model.safetensors`, its symbols and `curves.csv`; of several processes rank 0 writes."""
     team = Team(COLLECTIVE_TIMEOUT_SECONDS)
     try:
-        trainer = Trainer(config, inputs, work, team)
+        trainer = Trainer(config, inputs, work, team, task)
         with stopping_on_signals(trainer):
             trainer.fit()
         selected, result = trainer.select()
-        if team.leads:
-            trainer.write(out)
-        return {**trainer.summary(), "selected": selected, **asdict(result)}
+        if not team.leads:
+            return {}
+        trainer.write(out)
+        findings = trainer.task.findings()
+        return {**trainer.summary(), "selected": selected, **asdict(result), **findings}
     finally:
         team.close()
 
@@ -80,42 +83,39 @@ class Trainer:
 
     def __init__(
         self,
-        config: schema.TrainSlice,
+        config: Config,
         inputs: dict[str, Path],
         work: Path,
         team: Team | None = None,
+        task: type[Task[Any]] = Recognition,
     ) -> None:
-        self.config, self.work, self.title = config, work, f"train {work.name}"
+        self.config, self.work, self.title = config, work, f"{task.stage} {work.name}"
         self.team = team or Team(COLLECTIVE_TIMEOUT_SECONDS)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(usable_cores())
         self.identity = digest(
-            [config.model_dump(mode="json"), {name: path.name for name, path in inputs.items()}]
+            [
+                config.model_dump(mode="json"),
+                {name: path.name for name, path in inputs.items()},
+                sorted(asdict(Progress())),  # what this version of the loop can go on from
+            ]
         )
         random.seed(config.train.seed)
         np.random.seed(config.train.seed)  # noqa: NPY002 - libraries draw from the global state
         torch.manual_seed(config.train.seed)
 
-        self.corpus = TrainingCorpus(config, inputs)
-        self.model = AcousticModel(
-            config.model, config.features.dim, len(self.corpus.tokenizer.symbols)
-        ).to(self.device)
-        if config.train.init == "xavier":
-            init_xavier(self.model)
-        self.corpus.set_aside_unfit(self.model, self.title)
+        self.task = task(config, inputs, self.title, self.device)
+        self.corpus, self.model = self.task.corpus, self.task.model
         for reason, count in self.corpus.set_aside.items():
-            self.say(f"{count} utterances set aside: {reason}")
-        if config.model.normalize == "global":
-            self.model.normalizer.measure(self.corpus.sample())
+            self.say(f"{count} {self.corpus.examples} set aside: {reason}")
         self.parallel: nn.Module = self.model
         if self.team.size > 1:
             # Buffers are equal by construction: the statistics are summed over all processes.
             self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False)
             torch.manual_seed(config.train.seed + 1_000_003 * self.team.rank)  # dropout, masks
-        self.augment = SpecMasks(config.train.augment)
         self.precision = Precision(config.train.precision, self.device)
         self.optimizer = make_optimizer(config.train, self.model)
-        self.guard = Guard(self.title, config.train, work)
+        self.guard = Guard(self.title, self.task, config.train, work)
         self.meter = Meter(self.device)
         self.at = Progress()
         self.stopped_by = ""  # this process, after the step it is in; all agree in the next sum
@@ -140,7 +140,7 @@ class Trainer:
             for epoch in range(self.at.epoch, epochs):
                 steps = self.corpus.plan(epoch, self.team)
                 parts = [part for step in steps[self.at.position :] for part in step.parts]
-                batches = self.corpus.store.stream(self.corpus.utterances, parts)
+                batches = self.corpus.stream(parts)
                 clock = time.monotonic()
                 for step in steps[self.at.position :]:
                     ready = list(islice(batches, len(step.parts)))
@@ -150,10 +150,10 @@ class Trainer:
                     clock = time.monotonic()
                     bar.update(1 / len(steps), epoch=f"{epoch + 1}/{epochs}", loss=loss)
                     self.save_when_due(stop_at)
-                row = self.finish_epoch()
-                bar.update(0, line=True, loss=row["train_loss"], WER=f"{row['dev_wer']:.1%}")
+                loss, result = self.finish_epoch()
+                bar.update(0, line=True, loss=loss, **result.shown)
 
-    def train_step(self, batches: list[Batch], step: Step) -> float:
+    def train_step(self, batches: list[AnyBatch], step: Step) -> float:
         """One update of the weights; returns the loss in nats per symbol."""
         at, config = self.at, self.config.train
         for group in self.optimizer.param_groups:
@@ -172,7 +172,7 @@ class Trainer:
         at.audio_seconds, at.symbols = at.audio_seconds + audio, at.symbols + step.symbols
         return loss
 
-    def accumulate(self, batches: list[Batch], symbols: int) -> float:
+    def accumulate(self, batches: list[AnyBatch], symbols: int) -> float:
         """Gradients of a step's parts; the processes exchange them with the last one only."""
         self.model.train()
         self.optimizer.zero_grad()
@@ -180,7 +180,7 @@ class Trainer:
         for batch in batches:
             with (
                 self.exchanging(batch is batches[-1]),
-                naming_memory(self.title, batch, self.config.train),
+                naming_memory(self.title, self.task, batch, self.config.train.accumulate),
             ):
                 loss = self.loss(batch) / symbols
                 # DistributedDataParallel averages; the whole batch's loss is a sum.
@@ -193,22 +193,13 @@ class Trainer:
             return self.parallel.no_sync()
         return nullcontext()
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Nats of a batch's transcripts, summed."""
+    def loss(self, batch: AnyBatch) -> Tensor:
+        """Nats of a batch's symbols, summed."""
         with self.precision.autocast():
-            logp_btv, lengths_b = self.parallel(
-                batch.features_btf.to(self.device), batch.lengths_b.to(self.device), self.augment
-            )
-        if not batch.utterances:
-            return logp_btv.sum() * 0
-        return ctc_loss(
-            logp_btv,
-            lengths_b,
-            batch.targets_bu.to(self.device),
-            batch.target_lengths_b.to(self.device),
-        )
+            outputs = self.task.forward(self.parallel, batch)
+        return self.task.loss(outputs, batch)
 
-    def update(self, batches: list[Batch], loss: float, norm: float) -> None:
+    def update(self, batches: list[AnyBatch], loss: float, norm: float) -> None:
         """Step, unless loss or gradient are no numbers; fp16 lowers its scale first."""
         at, scale = self.at, self.precision.scale
         sound = np.isfinite(loss) and np.isfinite(norm)
@@ -238,15 +229,14 @@ class Trainer:
         worst = steps[int(np.argmax(np.max(self.team.gather(costs), axis=0)))]
         random_state = checkpoint.random_state()
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        corpus = self.corpus
-        batches = [corpus.store.read(corpus.utterances, part) for part in worst.parts]
-        self.accumulate(batches, worst.symbols)
+        self.accumulate([self.corpus.read(part) for part in worst.parts], worst.symbols)
         self.optimizer.zero_grad()
         for name, buffer in self.model.named_buffers():
             buffer.copy_(buffers[name])
         checkpoint.restore_random_state(random_state)
         memory = peak_memory_mb(self.device)
-        self.say(f"worst batch {max(costs):.0f} s of audio, peak memory {memory:.0f} MB")
+        worst_cost = f"{max(costs):.0f} {self.corpus.costs}"
+        self.say(f"worst batch {worst_cost}, peak memory {memory:.0f} MB")
 
     def save_when_due(self, stop_at: int | None) -> None:
         """Save every ten minutes; save and stop where that is asked for."""
@@ -257,7 +247,7 @@ class Trainer:
         if self.save_is_due:
             self.save()
 
-    def finish_epoch(self) -> dict[str, float]:
+    def finish_epoch(self) -> tuple[float, AnyResult]:
         """Validate, keep what may be selected in the end, and save."""
         at = self.at
         result = self.validate()
@@ -275,28 +265,20 @@ class Trainer:
         at.curves.append(row)
         at.epoch, at.position, at.counted, at.loss_sum, at.norm_sum = at.epoch + 1, 0, 0, 0.0, 0.0
         weights = {"model": self.model.state_dict()}
-        if result.dev_wer < at.best_wer:
-            at.best_wer, at.best_epoch = result.dev_wer, at.epoch
+        if result.rank < at.best:
+            at.best, at.best_epoch = result.rank, at.epoch
             self.keep("best.pt", weights)
         if at.epoch > self.config.train.epochs - self.config.train.average:
             self.keep(f"epoch-{at.epoch}.pt", weights)
         self.save()
         self.guard.check_epoch([row["train_loss"] for row in at.curves])
-        return row
+        return row["train_loss"], result
 
-    def validate(self) -> DevResult:
-        config = self.config.train
+    def validate(self) -> AnyResult:
         with self.precision.autocast():
-            return validate(
-                self.model,
-                self.corpus.dev,
-                self.corpus.store,
-                self.corpus.tokenizer,
-                config.batch_seconds,
-                self.device,
-            )
+            return self.task.validate()
 
-    def select(self) -> tuple[str, DevResult]:
+    def select(self) -> tuple[str, AnyResult]:
         """Load the best epoch's weights or the mean of the last ones', whichever dev prefers."""
         best = checkpoint.load(self.work / "best.pt")["model"]
         self.model.load_state_dict(best)
@@ -309,7 +291,7 @@ class Trainer:
                 {name: torch.stack([state[name] for state in states]).mean(0) for name in best}
             )
             averaged = self.validate()
-            if averaged.dev_wer <= result.dev_wer:
+            if averaged.rank <= result.rank:
                 return f"mean of epochs {last[0]} to {last[-1]}", averaged
             self.model.load_state_dict(best)
         return f"epoch {self.at.best_epoch}", result
@@ -357,15 +339,14 @@ class Trainer:
         self.say(f"goes on after step {self.at.step}, epoch {self.at.epoch + 1}")
 
     def write(self, out: Path) -> None:
-        save_model(self.model, out / "model.safetensors")
-        self.corpus.tokenizer.save(out)
+        self.task.write(out)
         write_curves(self.at.curves, out)
 
     def summary(self) -> dict[str, Any]:
         """What `run.json` says of a training, over all attempts."""
         on_gpu = self.device.type == "cuda"
         return {
-            "params": self.model.parameter_count(),
+            "params": sum(parameter.numel() for parameter in self.model.parameters()),
             "device": torch.cuda.get_device_name() if on_gpu else "cpu",
             "processes": self.team.size,
             "precision": self.config.train.precision,

@@ -13,7 +13,6 @@ from torch.profiler import profile as torch_profile
 
 from lightasr import schema
 from lightasr.invalid import Layer, check
-from lightasr.objectives.ctc import ctc_loss
 from lightasr.plan import Job, Plan
 from lightasr.train.loop import Trainer
 
@@ -71,9 +70,7 @@ def timed_steps(trainer: Trainer, steps: int) -> Stopwatch:
     """Train some steps of the first epoch (again and again), and time their sections."""
     planned = trainer.corpus.plan(0, trainer.team)
     planned = (planned * -(-steps // len(planned)))[:steps]
-    batches = trainer.corpus.store.stream(
-        trainer.corpus.utterances, [part for step in planned for part in step.parts]
-    )
+    batches = trainer.corpus.stream([part for step in planned for part in step.parts])
     trainer.model.train()
     watch = Stopwatch(trainer.device)
     for step in planned:
@@ -83,15 +80,10 @@ def timed_steps(trainer: Trainer, steps: int) -> Stopwatch:
         watch.lap("data")
         for batch in parts:
             with record_function("forward"), trainer.precision.autocast():
-                logp_btv, lengths_b = trainer.model(
-                    batch.features_btf.to(trainer.device),
-                    batch.lengths_b.to(trainer.device),
-                    trainer.augment,
-                )
+                outputs = trainer.task.forward(trainer.model, batch)
             watch.lap("forward")
-            targets = (x.to(trainer.device) for x in (batch.targets_bu, batch.target_lengths_b))
             with record_function("loss"):
-                loss = ctc_loss(logp_btv, lengths_b, *targets) / step.symbols
+                loss = trainer.task.loss(outputs, batch) / step.symbols
             watch.lap("loss")
             with record_function("backward"):
                 trainer.precision.backward(loss)

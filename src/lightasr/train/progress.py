@@ -24,7 +24,7 @@ class Progress:
     counted: int = 0  # steps of this epoch that changed the weights
     skipped: int = 0  # steps of the whole training that did not
     scales: list[list[float]] = field(default_factory=list)  # step, new loss scale
-    best_wer: float = float("inf")
+    best: float = float("inf")  # what selects weights: the lowest so far
     best_epoch: int = 0
     curves: list[dict[str, float]] = field(default_factory=list)
 
@@ -45,7 +45,7 @@ class Progress:
             "training_seconds": self.seconds,
             "epoch_seconds": self.seconds / max(self.epoch, 1),
             "data_wait_share": self.data_seconds / self.seconds,
-            "audio_seconds_per_second": self.audio_seconds / self.seconds,
+            "audio_seconds_per_second": self.audio_seconds / self.seconds or None,
             "symbols_per_second": self.symbols / self.seconds,
             "peak_memory_mb": self.peak_memory_mb,
             "energy_joules": self.energy_joules,

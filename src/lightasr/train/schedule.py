@@ -7,10 +7,10 @@ import math
 import torch
 from torch import nn
 
-from lightasr.schema import Train
+from lightasr.schema import Optimization
 
 
-def learning_rate(config: Train, done: float) -> float:
+def learning_rate(config: Optimization, done: float) -> float:
     """The learning rate when this share of the training is done, 0 to 1."""
     if done < config.warmup:
         return config.lr * done / config.warmup
@@ -26,7 +26,7 @@ def learning_rate(config: Train, done: float) -> float:
             return config.lr
 
 
-def make_optimizer(config: Train, model: nn.Module) -> torch.optim.AdamW:
+def make_optimizer(config: Optimization, model: nn.Module) -> torch.optim.AdamW:
     """AdamW that decays matrices, and leaves biases, norms and scales alone."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

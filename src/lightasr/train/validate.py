@@ -22,6 +22,15 @@ class DevResult:
     dev_wer: float
     dev_cer: float
 
+    @property
+    def rank(self) -> float:
+        """The word error rate selects the weights."""
+        return self.dev_wer
+
+    @property
+    def shown(self) -> dict[str, str]:
+        return {"WER": f"{self.dev_wer:.1%}"}
+
 
 @torch.no_grad()
 def validate(

@@ -1,0 +1,1 @@
+"""Recurrent language models: their text, their training, and what they say of sentences."""

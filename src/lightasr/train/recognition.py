@@ -1,0 +1,83 @@
+"""The task of stage `train`: speech recognition with CTC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lightasr import schema
+from lightasr.data.batches import Batch
+from lightasr.models.asr import AcousticModel, save_model
+from lightasr.models.init import init_xavier
+from lightasr.objectives.ctc import ctc_loss
+from lightasr.train.augment import SpecMasks
+from lightasr.train.corpus import TrainingCorpus
+from lightasr.train.task import Task
+from lightasr.train.validate import DevResult, validate
+
+Scores = tuple[Tensor, Tensor]
+"""Log-probabilities (B, T, V) and their lengths."""
+
+
+class Recognition(Task[Batch]):
+    """An acoustic model, selected by the word error rate of greedy decoding."""
+
+    stage = section = "train"
+    corpus: TrainingCorpus
+    model: AcousticModel
+
+    def __init__(
+        self,
+        config: schema.TrainSlice,
+        inputs: dict[str, Path],
+        title: str,
+        device: torch.device,
+    ) -> None:
+        self.config, self.device = config, device
+        self.corpus = TrainingCorpus(config, inputs)
+        self.model = AcousticModel(
+            config.model, config.features.dim, len(self.corpus.tokenizer.symbols)
+        ).to(device)
+        if config.train.init == "xavier":
+            init_xavier(self.model)
+        self.corpus.set_aside_unfit(self.model, title)
+        if config.model.normalize == "global":
+            self.model.normalizer.measure(self.corpus.sample())
+        self.augment = SpecMasks(config.train.augment)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Scores:
+        return model(
+            batch.features_btf.to(self.device), batch.lengths_b.to(self.device), self.augment
+        )
+
+    def loss(self, outputs: Scores, batch: Batch) -> Tensor:
+        logp_btv, lengths_b = outputs
+        if not batch.utterances:
+            return logp_btv.sum() * 0
+        targets = batch.targets_bu.to(self.device), batch.target_lengths_b.to(self.device)
+        return ctc_loss(logp_btv, lengths_b, *targets)
+
+    def validate(self) -> DevResult:
+        return validate(
+            self.model,
+            self.corpus.dev,
+            self.corpus.store,
+            self.corpus.tokenizer,
+            self.config.train.batch_seconds,
+            self.device,
+        )
+
+    def too_large(self, batch: Batch) -> str:
+        config = self.config.train
+        longest = max(batch.utterances, key=lambda utterance: utterance.seconds)
+        return (
+            f"{len(batch.utterances)} utterances, the longest {longest.id} of "
+            f"{longest.seconds:.1f} s: lower train.batch_seconds ({config.batch_seconds:g}) "
+            f"or train.max_seconds ({config.max_seconds:g})"
+        )
+
+    def write(self, out: Path) -> None:
+        save_model(self.model, out / "model.safetensors")
+        self.corpus.tokenizer.save(out)
