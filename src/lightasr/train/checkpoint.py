@@ -62,8 +62,8 @@ def load(path: Path, identity: str | None = None) -> dict[str, Any]:
         ) from None
     if identity is not None and state["identity"] != identity:
         raise LightasrError(
-            f"{path}: made by another experiment or version ({state['identity']}, this is {identity}); "
-            "delete it to start over"
+            f"{path}: made by another experiment or version ({state['identity']}, this is "
+            f"{identity}); delete it to start over"
         )
     return state
 
