@@ -51,7 +51,7 @@ demo: setup  ## run the whole workflow on the built-in corpus and print the tabl
 	@echo "The report: results/report/sample.html"
 
 test: setup  ## run the tests (TEST_JOBS=2 at a time; with TEST_OPTIONS= also the slow ones of Slurm)
-	@python -m pytest -n $(TEST_JOBS) --dist loadfile $(TEST_OPTIONS)
+	@python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
 
 lint: setup  ## check style, types and the workflow
 	@ruff check .

@@ -54,7 +54,7 @@ SelectTypeParameters=CR_Core_Memory
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill,UsePss
-MinJobAge=600
+MinJobAge=7200
 KillWait=5
 GresTypes=gpu
 SlurmdParameters=config_overrides
