@@ -60,10 +60,13 @@ def build_lexicon(spellings: Sequence[Sequence[int]], logp: Floats, symbols: int
     np.minimum.at(low, node_of, numbers)
     np.maximum.at(high, node_of, numbers + 1)
     np.maximum.at(best, node_of, logp)
-    for node in range(nodes - 1, ROOT, -1):
-        above = parents[node]
-        low[above], high[above] = min(low[above], low[node]), max(high[above], high[node])
-        best[above] = max(best[above], best[node])
+    last = nodes
+    for above in reversed(parent[1:]):  # level by level, the longest spellings first
+        first = last - len(above)
+        np.minimum.at(low, above, low[first:last])
+        np.maximum.at(high, above, high[first:last])
+        np.maximum.at(best, above, best[first:last])
+        last = first
     best[ROOT] = 0.0
     begin = np.searchsorted(parents[1:], np.arange(nodes + 1)) + 1
     return Lexicon(
