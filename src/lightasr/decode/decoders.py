@@ -16,7 +16,7 @@ from lightasr.text.tokenizers import load_tokenizer
 def load_search(name: str, config: schema.Decode, train: Path, lm: Path) -> Search:
     """A search over the symbols of a trained model with the n-gram of a directory."""
     tokenizer = load_tokenizer(train)
-    unit = json.loads((lm / SUMMARY).read_text()).get("unit", "word")
+    unit = json.loads((lm / SUMMARY).read_text())["unit"]
     if name == "beam":
         return PrefixSearch(
             tokenizer,
