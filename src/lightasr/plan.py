@@ -33,7 +33,7 @@ STAGE_VERSION = {
     "neural_lm": 1,
     "train": 1,
     "decode": 2,
-    "score": 1,
+    "score": 2,
     "tables": 1,
     "report": 1,
 }

@@ -22,15 +22,15 @@ MARKDOWN = """\
 
 | experiment | params (M) | training (min) |     GPU hours |        WER (%) test-clean | RTFx test-clean | WER (%) test-clean (published) |
 | ---------- | ---------: | -------------: | ------------: | ------------------------: | --------------: | -----------------------------: |
-| rnn        |       1.25 |     10.5 ± 0.7 | 0.250 ± 0.000 | 36.25 [27.9, 42.1] ± 5.30 |      16.0 ± 0.0 |                                |
-| li_gru\\*   |       0.80 |          0.500 |               |         8.75† [6.2, 10.0] |            16.0 |                                |
+| rnn        |       1.25 |     10.5 ± 0.7 | 0.250 ± 0.000 | 36.25 [25.8, 46.7] ± 5.30 |      16.0 ± 0.0 |                                |
+| li_gru\\*   |       0.80 |          0.500 |               |         8.75† [5.8, 11.7] |            16.0 |                                |
 | lstm       |            |                |               |                           |                 |                      13.46 [1] |
 
-[low, high]: 95 % interval from 1000 resamples of the seeds, then of the speakers (test-clean: 8).
+[low, high]: 95 % interval (Student's t, standard error from 1000 resamples of seeds and speakers); speakers: test-clean: 8.
 
 Means over 1 to 2 seeds; ±: standard deviation over seeds.
 
-† differs from rnn (paired bootstrap over speakers, p below 0.05 after Holm's correction over the rows of a column).
+† differs from rnn (paired over speakers, p below 0.05 after Holm's correction over the rows of a column).
 
 Decoded with the language model unless a column says greedy.
 
@@ -126,7 +126,7 @@ def test_latex_is_a_booktabs_table_with_names_escaped(study: StudyTable, tmp_pat
     text = (tmp_path / "recurrent_units.tex").read_text(encoding="utf-8")
     assert r"li\_gru$^{*}$ & 0.80" in text
     assert r"WER (\%) test-clean" in text
-    assert r"8.75$^{\dagger}$ [6.2, 10.0]" in text
+    assert r"8.75$^{\dagger}$ [5.8, 11.7]" in text
     assert text.index(r"\toprule") < text.index(r"\midrule") < text.index(r"\bottomrule")
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert {row.count("&") for row in rows} == {6}, "as many cells in every line"

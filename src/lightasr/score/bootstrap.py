@@ -3,6 +3,8 @@
 Utterances of one speaker share voice and channel, so they do not err independently: the blocks
 that are resampled are speakers. Resampling utterances gives intervals that are far too narrow.
 Where a system was trained under several seeds, the seeds are resampled first, then the speakers.
+The resamples give the standard error; the interval is Student's t, as percentiles of resamples are
+too narrow where speakers are few.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 from statistics import NormalDist
 
 import numpy as np
@@ -103,6 +106,38 @@ class Sampled:
             self.left_out - other.left_out,
         )
 
+    def student(self, least: float = -inf) -> Interval:
+        """Student's t over K speakers: value -+ t(K - 1) times the standard error.
+
+        A rate is never below its `least`.
+        """
+        reach = student_quantile(CONFIDENCE, self.speakers - 1) * self.standard_error
+        return Interval(max(least, self.value - reach), self.value + reach)
+
+    def student_p(self) -> float:
+        """Two-sided, of the value being 0: P(|T| >= |value| / standard error), T with K - 1.
+
+        It is at least `smallest_p`, as a handful of speakers who agree by chance would claim more
+        than they can show.
+        """
+        if self.value == 0:
+            return 1.0
+        error, freedom = self.standard_error, self.speakers - 1
+        p_value = 1 - student_within(abs(self.value) / error, freedom) if error else 0.0
+        return max(p_value, smallest_p(self.speakers))
+
+    @property
+    def standard_error(self) -> float:
+        """Standard deviation of the resamples, times sqrt(K / (K - 1)).
+
+        K of K speakers, drawn with replacement, vary (K - 1) / K times as much as K new ones.
+        """
+        return float(self.resampled.std()) * (self.speakers / (self.speakers - 1)) ** 0.5
+
+    @property
+    def speakers(self) -> int:
+        return len(self.left_out)
+
     def percentile(self) -> Interval:
         """The middle 95 % of the resamples."""
         tail = (1 - CONFIDENCE) / 2
@@ -131,36 +166,14 @@ class Sampled:
         )
         return self._quantiles(low, high)
 
-    def student(self) -> Interval:
-        """Student's t over K speakers: value -+ t(K - 1) times the standard error."""
-        reach = student_quantile(CONFIDENCE, len(self.left_out) - 1) * self.standard_error
-        return Interval(self.value - reach, self.value + reach)
-
-    def student_p(self) -> float:
-        """Two-sided, of the value being 0: P(|T| >= |value| / standard error), T with K - 1."""
-        if self.standard_error == 0:
-            return 1.0 if self.value == 0 else 0.0
-        return 1 - student_within(abs(self.value) / self.standard_error, len(self.left_out) - 1)
-
-    @property
-    def standard_error(self) -> float:
-        """By leaving out one of K speakers at a time (the jackknife):
-
-        sqrt((K - 1) / K sum (left_out - mean(left_out))^2)
-        """
-        speakers = len(self.left_out)
-        squares = float(((self.left_out - self.left_out.mean()) ** 2).sum())
-        return float((squares * (speakers - 1) / speakers) ** 0.5)
-
     def p_value(self) -> float:
         """Two-sided, of the value being 0: 2 (1 + resamples on the rarer side of 0) / (1 + all).
 
-        It is at least `smallest_p`, as a bootstrap over a handful of speakers would claim more
-        than they can show.
+        It is at least `smallest_p`, too.
         """
         side = min(np.count_nonzero(self.resampled <= 0), np.count_nonzero(self.resampled >= 0))
         p_value = 2 * (side + 1) / (len(self.resampled) + 1)
-        return float(min(1.0, max(p_value, smallest_p(len(self.left_out)))))
+        return float(min(1.0, max(p_value, smallest_p(self.speakers))))
 
     def _quantiles(self, low: float, high: float) -> Interval:
         found = np.percentile(self.resampled, [100 * low, 100 * high])

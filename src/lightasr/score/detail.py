@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lightasr.score.bootstrap import Interval, Sampled, sampled_rate
+from lightasr.score.bootstrap import Interval
 from lightasr.score.transcripts import NO_SPEAKER
 from lightasr.score.wer import Edits, confusions, summarize, utterance_errors, word_edits
 
@@ -58,8 +58,6 @@ class Detail:
     """All that is counted of one system on one set of utterances."""
 
     summary: dict[str, float | int | None]
-    sampled: Sampled | None
-    """The word error rate over speakers; None with one speaker, or where they are not known."""
     wrong_utterances: int
     by_speaker: list[Group]
     """Worst first; empty where speakers are not known."""
@@ -69,8 +67,9 @@ class Detail:
 
     @property
     def interval(self) -> Interval | None:
-        """The 95 % interval of the word error rate that covers with few speakers, too."""
-        return self.sampled.student() if self.sampled else None
+        """Of the word error rate; None with one speaker, or where speakers are not known."""
+        low, high = self.summary["wer_low"], self.summary["wer_high"]
+        return None if low is None or high is None else Interval(low, high)
 
 
 def detail(decoded: pd.DataFrame) -> Detail:
@@ -79,7 +78,6 @@ def detail(decoded: pd.DataFrame) -> Detail:
     by_length, unit = lengths(decoded, errors)
     return Detail(
         summary=summarize(errors, BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED),
-        sampled=sampled_rate([errors], BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED),
         wrong_utterances=int((errors[list(EDITS)].sum(axis=1) > 0).sum()),
         by_speaker=speakers(errors),
         by_length=by_length,
@@ -129,11 +127,8 @@ def worst_utterances(decoded: pd.DataFrame, limit: int) -> list[Utterance]:
 
 def detail_json(found: Detail) -> dict[str, Any]:
     """All numbers for programs; rates are fractions."""
-    interval = found.interval
     return {
         **found.summary,
-        "wer_student_low": interval.low if interval else None,
-        "wer_student_high": interval.high if interval else None,
         "wrong_utterances": found.wrong_utterances,
         "by_speaker": [_group_json(group) for group in found.by_speaker],
         "by_length": {

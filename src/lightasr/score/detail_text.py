@@ -46,13 +46,8 @@ def _summary(found: Detail) -> str:
         f"{summary['substitutions']:,} substituted, {summary['insertions']:,} inserted, "
         f"{summary['deletions']:,} deleted",
     ]
-    if found.sampled:
-        lines += [
-            f"95 % interval over speakers: {points(found.sampled.student())} (Student's t)",
-            f"{'':>28} {points(found.sampled.percentile())} (resampled, as in a study's table)",
-        ]
-    else:
-        lines.append(NO_INTERVAL)
+    interval = found.interval
+    lines.append(f"95 % interval over speakers: {points(interval)}" if interval else NO_INTERVAL)
     return "\n".join(lines)
 
 

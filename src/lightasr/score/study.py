@@ -113,7 +113,7 @@ class Cell:
     sd: float | None = None
     seeds: int = 0
     speakers: int = 0
-    """How many speakers the interval and the test resample."""
+    """How many the interval and the test are over."""
     p: float | None = None
     """Holm-adjusted p-value against the study's first row; None where there was no test."""
 
@@ -197,12 +197,12 @@ def _errors_by_seed(row: Row, column: Column) -> dict[Path, pd.DataFrame]:
 def _error_rate_cell(
     table: StudyTable, by_seed: Sequence[pd.DataFrame], rate: Rate, p: float | None
 ) -> Cell:
-    """The mean over seeds; its interval resamples seeds, then speakers."""
+    """The mean over seeds; its standard error is that over seeds and speakers."""
     if not by_seed:
         return BLANK
     rates = [100 * rate.of(errors) for errors in by_seed]
     sampled = sampled_rate(by_seed, table.samples, table.seed, rate)
-    interval = sampled.percentile() if sampled else None
+    interval = sampled.student(least=0) if sampled else None
     return Cell(
         mean=statistics.fmean(rates),
         low=100 * interval.low if interval else None,
@@ -238,7 +238,7 @@ def _p_value(
     difference = sampled_difference(
         list(first.values()), list(other.values()), table.samples, table.seed, rate
     )
-    return difference.p_value() if difference else None
+    return difference.student_p() if difference else None
 
 
 def _measured_cell(row: Row, column: Column) -> Cell:

@@ -151,9 +151,9 @@ def _notes(table: StudyTable, columns: Sequence[Column], cells: dict[str, list[C
         rates = [cell for column in columns if column.is_error_rate for cell in cells[column.name]]
         several = any(cell.seeds > 1 for cell in rates)
         notes.append(
-            f"[low, high]: 95 % interval from {table.samples} resamples of the "
-            f"{'seeds, then of the ' if several else ''}speakers "
-            f"({_speaker_counts(columns, cells)}){'' if several else ', each with all seeds'}."
+            f"[low, high]: 95 % interval (Student's t, standard error from {table.samples} "
+            f"resamples of {'seeds and ' if several else ''}speakers); "
+            f"speakers: {_speaker_counts(columns, cells)}."
         )
     if any(cell.sd is not None for cell in all_cells):
         counts = {cell.seeds for cell in all_cells if cell.seeds}
@@ -161,8 +161,8 @@ def _notes(table: StudyTable, columns: Sequence[Column], cells: dict[str, list[C
         notes.append(f"Means over {seeds} seeds; ±: standard deviation over seeds.")
     if any(cell.significant for cell in all_cells):
         notes.append(
-            f"{DAGGER} differs from {table.rows[0].name} (paired bootstrap over speakers, "
-            f"p below {SIGNIFICANT} after Holm's correction over the rows of a column)."
+            f"{DAGGER} differs from {table.rows[0].name} (paired over speakers, p below "
+            f"{SIGNIFICANT} after Holm's correction over the rows of a column)."
         )
     notes.extend(_power_notes(columns, cells))
     if any(column.decoder not in ("", "greedy") for column in columns):

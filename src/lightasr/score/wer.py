@@ -126,7 +126,7 @@ def utterance_errors(decoded: pd.DataFrame) -> pd.DataFrame:
 def summarize(errors: pd.DataFrame, samples: int, seed: int) -> dict[str, float | int | None]:
     """Corpus totals, rates and the speaker-block interval of one part under one decoder."""
     sampled = sampled_rate([errors], samples, seed)
-    interval = sampled.percentile() if sampled else None
+    interval = sampled.student(least=0) if sampled else None
     totals = errors.drop(columns=["id", "speaker"]).sum()
     return {
         "wer": WER.of(errors),
