@@ -15,14 +15,17 @@ from results_on_disk import DIGEST, make_run, read_json, write_json
 
 from lightasr.errors import LightasrError
 from lightasr.page.render import fact_text
+from lightasr.score.columns import DECODER_TITLES
 from lightasr.score.plots import (
     MAX_DISTINCT,
     Surface,
     choose_styles,
     pareto_front,
     tuning_surfaces,
+    wer_bars,
 )
 from lightasr.score.report import write_report
+from lightasr.score.study import Cell
 from lightasr.score.tables import Published, Row, SeedRun, StudyTable
 
 SUBJECTS = [
@@ -263,6 +266,16 @@ def test_a_curve_without_its_columns_is_refused(tmp_path: Path) -> None:
     study = StudyTable("T", "t", "sample", ("wer/test-clean",), (Row("rnn", (run,)),), DIGEST)
     with pytest.raises(LightasrError, match=r"curves.csv: no column train_loss, dev_wer"):
         write_report("sample", [study], tmp_path / "r.html", {})
+
+
+@pytest.mark.parametrize("count", range(1, 1 + len(DECODER_TITLES)))
+def test_bars_show_every_decoder_that_has_results(count: int) -> None:
+    decoders = list(DECODER_TITLES)[:count]
+    cells = {decoder: [Cell(mean=12.5 + place)] for place, decoder in enumerate(decoders)}
+    svg = wer_bars(["lstm"], {"dev": cells}, choose_styles(["lstm"], ["lstm"]), "bars")
+    shown = [title for title in DECODER_TITLES.values() if f">{title}<" in svg]
+    assert shown == [DECODER_TITLES[decoder] for decoder in decoders]
+    assert [f">{12.5 + place}<" in svg for place in range(count)] == [True] * count
 
 
 def test_a_few_experiments_all_look_different() -> None:

@@ -12,7 +12,13 @@ from lightasr.errors import LightasrError
 LM_DECODER = "beam"
 RESCORED = "rescored"
 """What the beam search finds, scored anew by a neural language model."""
-DECODERS = ("greedy", LM_DECODER, RESCORED, "flashlight")
+DECODER_TITLES = {
+    "greedy": "greedy search",
+    LM_DECODER: "the language model",
+    RESCORED: "rescoring by a neural language model",
+    "flashlight": "flashlight's search",
+}
+DECODERS = tuple(DECODER_TITLES)
 EVERY = "*"
 LIBRISPEECH_PARTS = ("dev-clean", "dev-other", "test-clean", "test-other")
 

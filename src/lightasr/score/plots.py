@@ -22,12 +22,14 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from lightasr.page.figures import COLOURS, INK, MUTED, SETTINGS, new_figure, to_svg
-from lightasr.score.columns import LM_DECODER
+from lightasr.score.columns import DECODER_TITLES, LM_DECODER, RESCORED
 from lightasr.score.study import Cell
 
 LINES: tuple[Literal["-", "--"], ...] = ("-", "--")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MAX_DISTINCT = 12
+STRENGTHS = {"greedy": 0.3, "flashlight": 0.5, LM_DECODER: 0.75, RESCORED: 1.0}
+"""How strongly a decoder's bars are coloured."""
 # A colour bar of fewer than 50 steps is drawn as lines and text are, not as an image.
 HEAT = matplotlib.colormaps["viridis"].resampled(48)
 
@@ -116,27 +118,27 @@ def wer_bars(
     label: str,
 ) -> str:
     """A panel per part (`cells[part][decoder]`, in the order of names): greedy light, LM full."""
-    row_height = 0.5 if len(names) <= MAX_DISTINCT else 0.36
+    decoders = [name for name in DECODER_TITLES if any(name in part for part in cells.values())]
+    thickness = 0.8 / len(decoders)
+    row_height = max(0.5 if len(names) <= MAX_DISTINCT else 0.36, 0.18 * len(decoders))
     figure = new_figure(height=1.2 + row_height * len(names))
     panels = figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]
     positions = np.arange(len(names))
     for axis, (part, by_decoder) in zip(panels, cells.items(), strict=True):
-        offsets = dict.fromkeys(by_decoder, 0.0)
-        if len(by_decoder) > 1:
-            offsets = dict(zip(by_decoder, (-0.2, 0.2), strict=True))
         for decoder, column in by_decoder.items():
+            offset = thickness * (decoders.index(decoder) - (len(decoders) - 1) / 2)
             for position, name, cell in zip(positions, names, column, strict=True):
                 if cell.mean is not None:
-                    alpha = 0.95 if decoder == LM_DECODER else 0.4
-                    y = position + offsets[decoder]
-                    _bar(axis, y, 0.8 / len(by_decoder), cell, styles[name].colour, alpha)
+                    colour, alpha = styles[name].colour, STRENGTHS[decoder]
+                    _bar(axis, position + offset, thickness, cell, colour, alpha)
         axis.set(title=part, xlabel="WER (%)", yticks=positions, yticklabels=names)
         axis.set_xlim(0, axis.get_xlim()[1] * 1.12)
         axis.grid(visible=False, axis="y")
         axis.tick_params(axis="y", length=0)
     panels[0].set_ylim(len(names) - 0.5, -0.5)
-    handles = [Patch(color=MUTED, alpha=0.4), Patch(color=MUTED, alpha=0.95)]
-    figure.legend(handles, ["greedy", "with language model"], loc="outside upper right", ncols=2)
+    handles = [Patch(color=MUTED, alpha=STRENGTHS[name]) for name in decoders]
+    titles = [DECODER_TITLES[name] for name in decoders]
+    figure.legend(handles, titles, loc="outside upper right", ncols=2)
     return to_svg(figure, label)
 
 

@@ -13,7 +13,7 @@ from lightasr.errors import LightasrError
 from lightasr.page.figures import PAGE_WIDTH
 from lightasr.page.render import fact_text, write_page
 from lightasr.score import plots
-from lightasr.score.columns import LM_DECODER, parse_column
+from lightasr.score.columns import DECODER_TITLES, DECODERS, LM_DECODER, parse_column
 from lightasr.score.detail import (
     CONFUSION_TITLES,
     Confusions,
@@ -144,9 +144,7 @@ def _figures(table: StudyTable, wer_column: str | None, wer: list[Cell]) -> list
     bars = _bar_cells(table)
     if bars:
         svg = plots.wer_bars(names, bars, styles, f"{table.study}: error rates")
-        caption = (
-            "Word error rate by part, greedy and with the language model; lines are 95 % intervals."
-        )
+        caption = "Word error rate by part and decoder; lines are 95 % intervals."
         figures.append(Figure(svg, caption))
     minutes = column_cells(table, "minutes")
     both = [a.mean is not None and b.mean is not None for a, b in zip(minutes, wer, strict=False)]
@@ -220,12 +218,12 @@ def _tuned(run: SeedRun) -> dict[str, Any]:
 
 
 def _bar_cells(table: StudyTable) -> dict[str, dict[str, list[Cell]]]:
-    """Error rates of the parts the table speaks of, greedy and with the language model."""
+    """Error rates of the parts the table speaks of, by all decoders with results."""
     columns = [parse_column(name) for name in table.columns]
     parts = dict.fromkeys(column.part for column in columns if column.quantity == "wer")
     bars: dict[str, dict[str, list[Cell]]] = {}
     for part in parts:
-        for decoder in ("greedy", LM_DECODER):
+        for decoder in DECODERS:
             cells = column_cells(table, f"wer/{part}/{decoder}")
             if any(cell.mean is not None for cell in cells):
                 bars.setdefault(part, {})[decoder] = cells
@@ -268,7 +266,7 @@ def _analysis(table: StudyTable, wer_column: str, wer: list[Cell]) -> ErrorAnaly
         experiment=best.name,
         seed=run.seed,
         part=column.part,
-        decoder="the language model" if column.decoder == LM_DECODER else "greedy search",
+        decoder=DECODER_TITLES[column.decoder],
         file=str(path),
         length_unit=length_unit,
         by_length=by_length,
