@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+# Test processes run side by side: were each to use all cores, their threads would spin most of the
+# time, waiting for one another. Read when torch is loaded, so set before any test is.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
 
 
