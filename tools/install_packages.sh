@@ -16,5 +16,7 @@ certificate=${SSL_CERT_FILE:-${PIP_CERT:-$(pip_setting cert)}}
 
 # Of some 200 packages only the large ones (100 MiB and more) are named as they download.
 small='^ *Downloading .* \(([0-9]+\.[0-9]+KiB|[0-9]{1,2}\.[0-9]MiB)\)$'
-"$venv/bin/uv" pip install --python "$venv/bin/python" "$@" 2>&1 |
+# Compiled now, once: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every start of
+# every job would compile torch again.
+"$venv/bin/uv" pip install --compile-bytecode --python "$venv/bin/python" "$@" 2>&1 |
     sed -u -E "/^ [-+~] /d; /^ *Downloaded /d; /$small/d"

@@ -247,7 +247,6 @@ def test_a_killed_snakemake_that_is_started_again_trains_nothing_twice(
     assert epochs_of(project) == list(range(1, 21))
 
 
-@pytest.mark.slow
 def test_fifty_experiments_are_a_few_jobs(slurm: Cluster, site: Site) -> None:
     """They differ in scoring alone, so that they are fifty short jobs and one training."""
     project = site.copy("fifty")
@@ -261,7 +260,6 @@ def test_fifty_experiments_are_a_few_jobs(slurm: Cluster, site: Site) -> None:
         assert len(list(csv.DictReader(stream))) == 50
 
 
-@pytest.mark.slow
 def test_dvc_repro_makes_what_is_new_on_the_cluster(slurm: Cluster, site: Site) -> None:
     project = site.copy("ledger")
     config = project.folder / "config" / "config.yaml"
