@@ -28,6 +28,7 @@ from lightasr.train import checkpoint
 from lightasr.train.curves import write_curves
 from lightasr.train.distributed import Team
 from lightasr.train.guard import Guard, naming_memory
+from lightasr.train.heap import Heap, allowed_mb
 from lightasr.train.precision import Precision
 from lightasr.train.progress import Progress
 from lightasr.train.recognition import Recognition
@@ -117,6 +118,7 @@ class Trainer:
         self.optimizer = make_optimizer(config.train, self.model)
         self.guard = Guard(self.title, self.task, config.train, work)
         self.meter = Meter(self.device)
+        self.heap = Heap(allowed_mb() if self.device.type == "cpu" else None)
         self.at = Progress()
         self.stopped_by = ""  # this process, after the step it is in; all agree in the next sum
         self.saved = time.monotonic()
@@ -146,6 +148,7 @@ class Trainer:
                     ready = list(islice(batches, len(step.parts)))
                     self.at.data_seconds += time.monotonic() - clock
                     loss = self.train_step(ready, step)
+                    self.heap.tidy()
                     self.at.seconds += time.monotonic() - clock
                     clock = time.monotonic()
                     bar.update(1 / len(steps), epoch=f"{epoch + 1}/{epochs}", loss=loss)
