@@ -42,6 +42,11 @@ BenchOut = Annotated[
     Path | None,
     typer.Option("--json", help="Default: results/bench/<name>.json.", metavar="OUT"),
 ]
+BenchDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute.")]
+BenchDeviceOut = Annotated[
+    Path | None,
+    typer.Option("--json", help="Default: results/bench/<name>-<device>.json.", metavar="OUT"),
+]
 Decoder = Annotated[
     Literal["greedy", "beam", "flashlight"],
     typer.Option(help="All but `greedy` use the run's language model."),
@@ -553,6 +558,7 @@ def bench_all(context: typer.Context) -> None:
         bench_units()
         bench_decoder()
         bench_kernels()
+        bench_encoders()
 
 
 @bench.command("plan")
@@ -660,7 +666,7 @@ def bench_decoder(
 
 @bench.command("kernels")
 def bench_kernels(
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute.")] = "cpu",
+    device: BenchDevice = "cpu",
     case: Annotated[
         str | None,
         typer.Option(help="Only cases with this in their name.", metavar="SUBSTRING"),
@@ -668,18 +674,14 @@ def bench_kernels(
     full: Annotated[
         bool, typer.Option("--full", help="The whole grid (it takes long), not a short selection.")
     ] = False,
-    json_out: Annotated[
-        Path | None,
-        typer.Option("--json", help="Default: results/bench/kernels-<device>.json.", metavar="OUT"),
-    ] = None,
+    json_out: BenchDeviceOut = None,
 ) -> None:
     """Recurrent layers of ours with each kernel, beside torch's and SpeechBrain's.
 
     Example: `lightasr bench kernels --device cpu --case "B16 T400"`
     """
     from lightasr.bench import kernels
-    from lightasr.bench.results import write_results
-    from lightasr.files import write_atomically
+    from lightasr.bench.results import write_picture, write_results
 
     cases = kernels.choose_cases(device, case, full)
     out = json_out or project_root() / "results" / "bench" / f"kernels-{device}.json"
@@ -688,4 +690,34 @@ def bench_kernels(
         table = write_results("kernels", kernels.TITLE, rows, out, also=machine)
     print(table)
     if (picture := kernels.figure(cases, rows)) is not None:
-        write_atomically(out.with_suffix(".svg"), picture)
+        write_picture(picture, out)
+
+
+@bench.command("encoders")
+def bench_encoders(
+    device: BenchDevice = "cpu",
+    study: Annotated[str, typer.Option(help="Whose rows to measure.")] = "mixers",
+    scale: Scale = None,
+    json_out: BenchDeviceOut = None,
+) -> None:
+    """A study's encoders at 5 to 80 s of audio: time, memory, products, size; no data is needed.
+
+    Example: `lightasr bench encoders --device cuda`
+    """
+    from lightasr.bench import encoders
+    from lightasr.bench.results import write_picture, write_results
+
+    the_plan = read_plan(scale, [study])
+    found = encoders.measure(list(the_plan.experiments), device)
+    out = json_out or the_plan.project / "results" / "bench" / f"encoders-{device}.json"
+    table = write_results(
+        "encoders",
+        encoders.TITLE,
+        found.rows,
+        out,
+        also={"study": study, "scale": the_plan.scale, **found.machine},
+        note=found.note,
+        more={"grid": [point.measured() for point in found.points]},
+    )
+    print(table)
+    write_picture(encoders.figure(found.points), out)

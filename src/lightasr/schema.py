@@ -12,17 +12,26 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from lightasr.configfile import Tree, merge
 from lightasr.data.sample.config import SampleConfig
 
 MODELS = Path(__file__).parent / "models"
 
+
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError(f"{number} is even: a window has a middle")
+    return number
+
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 
 
@@ -51,6 +60,8 @@ class Section(BaseModel):
 class Component(Section):
     """What a model component's `Config` derives from; its file name is its `name` in the config."""
 
+    streams: ClassVar[bool] = False
+    """Of a mixer: whether it can be confined to chunks of frames, and take them one by one."""
     name: str = ""
     """Which component it is."""
 
@@ -133,9 +144,58 @@ def choice(configs: dict[str, type[Component]]) -> Any:
     return Annotated[union, Field(discriminator="name")]
 
 
+class Streaming(Section):
+    """Encoding in chunks: a frame sees its own chunk and some before it."""
+
+    chunk: Positive = 16
+    """Frames of a chunk, counted after the front end."""
+    left: NonNegative | None = 4
+    """Chunks that a frame sees before its own; null: all of them."""
+    dynamic: bool = True
+    """Whether training draws for each batch what its frames see: half of the batches the whole
+    utterance, the others chunks of half to twice the size."""
+
+
 MIXERS = components("mixers")
 Mixer: Any = choice(MIXERS)
 """The type of a `mixer:` key, for encoders whose blocks hold one."""
+
+
+class BlockStack(Component):
+    """What the `Config` of an encoder of equal blocks derives from, each with a mixer."""
+
+    mixer: Mixer = Field({"name": "mhsa"}, validate_default=True)
+    """What lets frames exchange information."""
+    dim: Positive = 128
+    """Channels of a frame."""
+    layers: Positive = 3
+    """Blocks."""
+    dropout: Fraction = 0.1
+    """Share of channels dropped after each part in training."""
+    streaming: Streaming | None = None
+    """In chunks, for mixers that can; null: every frame may see the whole utterance."""
+
+    def label(self) -> str:
+        return f"{self.name}-{self.mixer.label()}"
+
+    @model_validator(mode="after")
+    def heads_divide_the_channels(self) -> Self:
+        heads = getattr(self.mixer, "heads", 1)
+        if self.dim % heads:
+            raise ValueError(f"mixer.heads ({heads}) does not divide dim ({self.dim})")
+        return self
+
+    @model_validator(mode="after")
+    def the_mixer_streams(self) -> Self:
+        if self.streaming is not None and not self.mixer.streams:
+            can = ", ".join(name for name, config in MIXERS.items() if config.streams)
+            raise ValueError(
+                f"'streaming' is set, but mixer '{self.mixer.name}' needs the whole utterance; "
+                f"these stream: {can}"
+            )
+        return self
+
+
 FRONTENDS = components("frontends")
 ENCODERS = components("encoders")
 HEADS = components("heads")

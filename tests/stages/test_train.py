@@ -37,7 +37,7 @@ def slices(encoder: str = "ligru", **train: object) -> schema.TrainSlice:
     tree = {
         "features": {"mels": 16},
         "tokenizer": {},
-        "model": {"frontend": {"channels": [4, 4]}, "encoder": ENCODERS[encoder]},
+        "model": {"frontend": {"name": "conv2d", "channels": [4, 4]}, "encoder": ENCODERS[encoder]},
         "train": {"epochs": 4, "batch_seconds": 6, "average": 2, "lr": 5e-3, **train},
         "dev": "dev-clean",
     }
@@ -195,7 +195,7 @@ def test_utterances_too_short_for_their_transcript_are_told_once(
     """A letter lasts twelve frames; CTC needs one for each, and one more between equal letters."""
     config = slices(epochs=1, average=0)
     tree = config.model_dump(mode="json")
-    tree["model"]["frontend"] = {"channels": [4, 4], "time_strides": [3, 4]}
+    tree["model"]["frontend"] = {"name": "conv2d", "channels": [4, 4], "time_strides": [3, 4]}
     config = check(schema.TrainSlice, tree, [Layer("test", None, tree)])
     trainer = Trainer(config, tone_inputs, work_folder(tmp_path, "work"))
     aside = trainer.corpus.set_aside["too short for their transcript"]

@@ -66,6 +66,7 @@ def test_the_names_of_the_commands_stay() -> None:
     assert COMMANDS == [
         "bench data",
         "bench decoder",
+        "bench encoders",
         "bench features",
         "bench kernels",
         "bench plan",

@@ -10,24 +10,32 @@ that whatever else the machine does meets all.
 
 from __future__ import annotations
 
-import math
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
+from lightasr.bench.measuring import (
+    SAMPLE_SECONDS,
+    Device,
+    chosen_device,
+    described,
+    kept_bytes,
+    peak_bytes,
+    timed,
+    torch_threads,
+    warmed_up,
+)
 from lightasr.bench.results import Measured
 from lightasr.errors import LightasrError
 from lightasr.invalid import nearest
@@ -38,14 +46,11 @@ from lightasr.page.figures import COLOURS, SETTINGS, new_figure, to_svg
 from lightasr.progress import Bar, say, track
 from lightasr.threads import usable_cores
 
-Device = Literal["cpu", "cuda"]
-
 TITLE = "Recurrent layers: time and memory of a forward pass and of a training step"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 REPEATS = 7
 WARM_UP = 2
 JIT_WARM_UP = 3  # one to profile, one to compile, one as it will be
-SAMPLE_SECONDS = 0.02  # shorter calls are repeated: a clock's tick and a switch must not count
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
 COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}
 
@@ -338,7 +343,10 @@ class Subject:
         self.grad = torch.ones_like(self.forward())
         self.seconds: dict[str, list[float]] = {"forward": [], "train": []}
         self.work = {"forward": self.forward, "train": self.train}
-        self.calls = {name: self._warmed_up(work) for name, work in self.work.items()}
+        self.calls = {
+            name: warmed_up(work, device, impl.warm_up, SAMPLE_SECONDS)
+            for name, work in self.work.items()
+        }
         self.memory = self._memory()
 
     @torch.no_grad()
@@ -349,11 +357,6 @@ class Subject:
     def train(self) -> None:
         torch.autograd.grad(self.layer(self.x), self.leaves, self.grad)
 
-    def _warmed_up(self, work: Callable[[], object]) -> int:
-        """How many calls make a sample, after those that compile and settle."""
-        took = [timed(work, self.device) for _ in range(self.impl.warm_up)]
-        return max(1, math.ceil(SAMPLE_SECONDS / min(took)))
-
     def sample(self) -> None:
         for name, work in self.work.items():
             self.seconds[name].append(timed(work, self.device, self.calls[name]))
@@ -362,47 +365,10 @@ class Subject:
         """Bytes besides input and weights: the most in a training step; on a CPU, what is kept."""
         if self.device.type == "cpu":
             return kept_bytes(self.layer, self.x)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        self.train()
-        return torch.cuda.max_memory_allocated() - before
+        return peak_bytes(self.train)
 
     def milliseconds(self, name: str) -> float:
         return 1000 * statistics.median(self.seconds[name])
-
-
-def timed(work: Callable[[], object], device: torch.device, calls: int = 1) -> float:
-    """Seconds of a call."""
-    synchronize(device)
-    started = time.perf_counter()
-    for _ in range(calls):
-        work()
-    synchronize(device)
-    return (time.perf_counter() - started) / calls
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def kept_bytes(layer: nn.Module, x: Tensor) -> int:
-    """What a forward pass holds until the backward pass: its output and what is saved for it.
-
-    Input, weights and buffers are there anyway.
-    """
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage  # held, so that no other comes to lie there
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        keep(layer(x))
-    own = (x, *layer.parameters(), *layer.buffers())
-    there_anyway = {tensor.untyped_storage().data_ptr() for tensor in own}
-    return sum(storage.nbytes() for place, storage in kept.items() if place not in there_anyway)
 
 
 def matrices(impl: Impl) -> tuple[float, float]:
@@ -444,26 +410,11 @@ def least_seconds(work: Callable[[], object], device: torch.device) -> float:
     return min(timed(work, device) for _ in range(WARM_UP + 2 * REPEATS))
 
 
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def measure(
     cases: Sequence[Case], on: Device, full: bool = False
 ) -> Iterator[tuple[list[Measured], Measured]]:
     """After each case: a row for each of its layers and of the earlier ones', and the machine."""
-    if on == "cuda" and not torch.cuda.is_available():
-        raise LightasrError(
-            "bench kernels: no CUDA device is here, so nothing was measured or written; "
-            "`--device cpu` measures the processor"
-        )
-    device = torch.device(on)
+    device = chosen_device("kernels", on)
     with torch_threads(usable_cores()):
         impls = available(device)
         machine = measure_machine(device, sorted({case.dtype for case in cases}))
@@ -475,7 +426,7 @@ def measure(
         with track("bench kernels", total=work) as bar:
             for case in cases:
                 rows += case_rows(case, of[case], device, machine, bar)
-                yield rows, described(machine, device)
+                yield rows, described(device) | bounds(machine)
 
 
 def case_rows(
@@ -514,14 +465,11 @@ def row(subject: Subject, lstm_ms: float, machine: Machine) -> Measured:
     }
 
 
-def described(machine: Machine, device: torch.device) -> Measured:
-    """What the numbers depend on besides the processor."""
-    found: Measured = {"device": device.type, "threads": torch.get_num_threads()}
-    if device.type == "cuda":
-        found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-        found["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    for dtype, rate in machine.product.items():
-        found[f"product_gflops_{dtype}"] = rate / 1e9
+def bounds(machine: Machine) -> Measured:
+    """What bounds the layers, and the versions of packages that some of them are from."""
+    found: Measured = {
+        f"product_gflops_{dtype}": rate / 1e9 for dtype, rate in machine.product.items()
+    }
     found["copy_gb_per_second"] = machine.copy / 1e9
     for package in ("speechbrain", "numba", "triton", "numba-cuda"):
         try:
@@ -546,10 +494,6 @@ STYLE_OF_MAKER: dict[str, Any] = {
     "streams": {"linestyle": "--", "marker": "1"},
     "quaternion": {"linestyle": "--", "marker": "*"},
 }
-# As a picture of its own it has no page to take its colour from.
-INK_STYLE = (
-    "<style>svg{color:#24292f}@media (prefers-color-scheme:dark){svg{color:#d0d7de}}</style>"
-)
 
 
 def drawn_cases(cases: Sequence[Case]) -> list[Case]:
@@ -589,8 +533,7 @@ def figure(cases: Sequence[Case], made: Sequence[Measured]) -> str | None:
         axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     for axis in all_axes[-1]:
         axis.set_xlabel("states H")
-    svg = to_svg(picture, "time of a step against the number of states")
-    return svg.replace(">", f">{INK_STYLE}", 1)
+    return to_svg(picture, "time of a step against the number of states")
 
 
 def draw(axis: Axes, impl: Impl, cases: Sequence[Case], taken: Sequence[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where benchmarks put what they measured: JSON for programs, a table for people."""
+"""Where benchmarks put what they measured: JSON for programs, tables and pictures for people."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from lightasr.files import write_atomically
 from lightasr.stage import git_commit
 
 Measured = dict[str, str | float | int | None]
+# As a picture of its own it has no page to take its colour from.
+INK_STYLE = (
+    "<style>svg{color:#24292f}@media (prefers-color-scheme:dark){svg{color:#d0d7de}}</style>"
+)
 
 
 def machine() -> dict[str, Any]:
@@ -43,10 +47,13 @@ def write_results(
     rows: Sequence[Measured],
     json_out: Path,
     also: Mapping[str, str | float | None] | None = None,
+    note: str = "",
+    more: Mapping[str, Sequence[Measured]] | None = None,
 ) -> str:
     """Write `json_out` and the same as Markdown beside it; returns the table.
 
-    `also` tells what the numbers depend on besides processor and versions.
+    `also` tells what the numbers depend on besides processor and versions, `note` what the columns
+    mean; what is `more` than the rows goes to the JSON alone.
     """
     where = machine() | dict(also or {})
     named = [f"{key} {_cell(value)}" for key, value in (also or {}).items()]
@@ -55,6 +62,7 @@ def write_results(
             f"# {title}",
             "",
             *markdown(rows),
+            *(["", note] if note else []),
             "",
             f"Measured by `lightasr bench {name}` on {where['processor']}, {where['cores']} cores, "
             f"Python {where['python']}, torch {where['torch']}.",
@@ -62,10 +70,16 @@ def write_results(
         ]
     )
     json_out.parent.mkdir(parents=True, exist_ok=True)
-    tree = {"bench": name, "machine": where, "rows": list(rows)}
+    tree = {"bench": name, "machine": where, "rows": list(rows), **(more or {})}
     write_atomically(json_out, json.dumps(tree, indent=1) + "\n")
     write_atomically(json_out.with_suffix(".md"), table + "\n")
     return table
+
+
+def write_picture(svg: str, json_out: Path) -> None:
+    """Write a figure beside the results."""
+    picture = svg.replace(">", f">{INK_STYLE}", 1)
+    write_atomically(json_out.with_suffix(".svg"), picture)
 
 
 def markdown(rows: Sequence[Measured]) -> list[str]:

@@ -23,13 +23,13 @@ def init_xavier(model: nn.Module) -> None:
             matrix.normal_(0.0, math.sqrt(2 / (inputs + outputs)))
 
 
-def _matrices(module: nn.Module) -> Iterator[tuple[Tensor, int, int]]:
+def _matrices(module: nn.Module) -> Iterator[tuple[Tensor, float, float]]:
     """The weight matrices of one module with what they join: one of many gates is many."""
     if isinstance(module, nn.Linear):
         yield module.weight, module.in_features, module.out_features
-    elif isinstance(module, nn.Conv2d):
-        window = module.kernel_size[0] * module.kernel_size[1]
-        yield module.weight, module.in_channels * window, module.out_channels * window
+    elif isinstance(module, nn.Conv1d | nn.Conv2d):
+        joined = math.prod(module.kernel_size) / module.groups
+        yield module.weight, module.in_channels * joined, module.out_channels * joined
     elif isinstance(module, DenseWeights):
         for gate in module.matrices():
             yield gate, module.dim, module.dim

@@ -77,3 +77,16 @@ class SequenceNorm(nn.Module):
             normed: Tensor = self.batch(x_btc, valid_bt)
             return normed
         return x_btc if self.layer is None else self.layer(x_btc)
+
+
+class FeedForward(nn.Sequential):
+    """Norm, then two linear layers with GELU between them, frame by frame."""
+
+    def __init__(self, dim: int, inner: int, dropout: float) -> None:
+        super().__init__(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, inner),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(inner, dim),
+        )
