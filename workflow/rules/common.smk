@@ -14,6 +14,9 @@ from lightasr.stage import ORDERED
 
 # Overrides: `snakemake --config scale=smoke studies=encoders,other`.
 OVERRIDES = {"scale", "studies"}
+STUDIES = config.get("studies")
+if isinstance(STUDIES, str):  # else a list: `studies=[encoders,other]`
+    STUDIES = STUDIES.split(",")
 try:
     if unknown := sorted(set(config) - OVERRIDES):
         raise LightasrError(
@@ -22,7 +25,7 @@ try:
     PLAN = load_plan(
         Path(),
         config.get("scale"),
-        str(config["studies"]).split(",") if "studies" in config else None,
+        STUDIES,
     )
 except LightasrError as error:
     # Alone: a traceback would lead here, while the mistake is in the file that the message names.

@@ -22,7 +22,7 @@ class DepthwiseConv(nn.Module):
         self.conv = nn.Conv1d(dim, dim, kernel, groups=dim)
 
     def forward(self, x_btd: Tensor, frames: Frames) -> Tensor:
-        x_btd = x_btd * frames.valid_bt1
+        x_btd = x_btd.masked_fill(~frames.valid_bt1, 0)
         if frames.chunks is None:
             return self.filtered(F.pad(x_btd, (0, 0, self.reach, 0)))
         size, batch, time = frames.chunks.size, *x_btd.shape[:2]

@@ -22,8 +22,8 @@ from lightasr.models.frames import Chunks
 BLOCK = 64
 """Frames of a block, at most: more cost more within it, fewer more between them."""
 FORGOTTEN = -17.0
-"""Logarithm of the strongest decay, of which float32 sees nothing beside 1. Differences of sums over
-a block would lose their digits with much stronger ones."""
+"""Logarithm of the strongest decay; float32 sees no such rest beside 1. With much stronger ones the
+differences of sums over a block would lose their digits."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Config(Component):
 
 @register("mixer")
 class StateSpace(nn.Module):
-    """(B, T, D) -> (B, T, D); a frame of padding neither enters a state nor lets it decay."""
+    """(B, T, D) -> (B, T, D); a frame of padding adds nothing to a state."""
 
     def __init__(self, config: Config, dim: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class StateSpace(nn.Module):
             x_bthp = x_btd.reshape(*x_btd.shape[:2], self.heads, -1)
             dt_btg = F.softplus(dt_btg + self.dt_bias)
             log_dt_btg = dt_btg.clamp(min=torch.finfo(torch.float32).tiny).log()
-            log_decay_btg = (-self.log_rate.exp() * dt_btg).masked_fill(~valid_bt1, 0)
+            log_decay_btg = -self.log_rate.exp() * dt_btg
             y_bthp, state = selective_scan(
                 x_bthp, b_bts, c_bts, log_dt_btg, log_decay_btg, chunks.size, state
             )
