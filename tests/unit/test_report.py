@@ -282,6 +282,7 @@ def test_a_few_experiments_all_look_different() -> None:
     names = [f"e{n}" for n in range(MAX_DISTINCT)]
     styles = choose_styles(names, ranking=[])
     assert len({(style.colour, style.line) for style in styles.values()}) == MAX_DISTINCT
+    assert len({(style.colour, style.marker) for style in styles.values()}) == MAX_DISTINCT
     assert not any(style.muted for style in styles.values())
 
 

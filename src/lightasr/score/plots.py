@@ -143,19 +143,36 @@ def wer_bars(
 
 
 @matplotlib.rc_context(SETTINGS)
-def cost_picture(
+def cost_pictures(
     names: Sequence[str],
-    minutes: Sequence[Cell],
+    costs: Mapping[str, Sequence[Cell]],
     wer: Sequence[Cell],
     styles: Mapping[str, Style],
     wer_label: str,
     label: str,
 ) -> str:
-    """WER against training time; the stepped line joins what nothing else beats on both."""
+    """WER against each cost; the stepped lines join what nothing else beats on both."""
     figure = new_figure(height=4.4)
-    axis = figure.subplots()
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    shown: dict[str, None] = {}
+    for axis, (cost_label, cells) in zip(panels, costs.items(), strict=True):
+        shown |= dict.fromkeys(_costs(axis, names, cells, wer, styles))
+        axis.set_xlabel(cost_label)
+    panels[0].set_ylabel(wer_label)
+    _legend(figure, list(shown), styles, markers_only=True)
+    return to_svg(figure, label)
+
+
+def _costs(
+    axis: Axes,
+    names: Sequence[str],
+    cells: Sequence[Cell],
+    wer: Sequence[Cell],
+    styles: Mapping[str, Style],
+) -> list[str]:
+    """Draw a panel; returns the experiments in it."""
     points: dict[str, tuple[float, float]] = {}
-    for name, cost, error in zip(names, minutes, wer, strict=True):
+    for name, cost, error in zip(names, cells, wer, strict=True):
         if cost.mean is None or error.mean is None:
             continue
         points[name] = (cost.mean, error.mean)
@@ -176,14 +193,14 @@ def cost_picture(
             alpha=0.5 if style.muted else 1.0,
             zorder=2 if style.muted else 3,
         )
+    if not points:
+        return []
     front = pareto_front(list(points.values()))
     axis.step(*zip(*front, strict=True), where="post", color=INK, lw=0.9, ls=":", zorder=1)
-    costs = [cost for cost, _ in points.values()]
-    if max(costs) > 20 * min(costs):
+    amounts = [cost for cost, _ in points.values()]
+    if max(amounts) > 20 * min(amounts):
         axis.set_xscale("log")
-    axis.set(xlabel="training time (min)", ylabel=wer_label)
-    _legend(figure, list(points), styles, markers_only=True)
-    return to_svg(figure, label)
+    return list(points)
 
 
 @matplotlib.rc_context(SETTINGS)
@@ -269,7 +286,7 @@ def _style(index: int) -> Style:
     return Style(
         COLOURS[index % len(COLOURS)],
         LINES[index // len(COLOURS)],
-        MARKERS[index % len(MARKERS)],
+        MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],  # where there are no lines
     )
 
 

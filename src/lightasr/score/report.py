@@ -30,6 +30,8 @@ from lightasr.score.wer import read_decoded, utterance_errors
 
 CURVE_COLUMNS = ("epoch", "seconds", "train_loss", "dev_wer")
 WORST_UTTERANCES = 10
+COSTS = {"minutes": "training time (min)", "peak_memory_mb": "peak memory (MB)"}
+"""Columns that error rates are drawn against."""
 RUN_FIELDS = {
     "seconds": "seconds",
     "gpu_seconds": "GPU seconds",
@@ -146,15 +148,19 @@ def _figures(table: StudyTable, wer_column: str | None, wer: list[Cell]) -> list
         svg = plots.wer_bars(names, bars, styles, f"{table.study}: error rates")
         caption = "Word error rate by part and decoder; lines are 95 % intervals."
         figures.append(Figure(svg, caption))
-    minutes = column_cells(table, "minutes")
-    both = [a.mean is not None and b.mean is not None for a, b in zip(minutes, wer, strict=False)]
-    if wer_column and any(both):
+    costs = {title: column_cells(table, name) for name, title in COSTS.items()}
+    measured = {
+        title: cells
+        for title, cells in costs.items()
+        if any(a.mean is not None and b.mean is not None for a, b in zip(cells, wer, strict=False))
+    }
+    if wer_column and measured:
         label = parse_column(wer_column).header
-        svg = plots.cost_picture(
-            names, minutes, wer, styles, label, f"{table.study}: error rate against training time"
+        svg = plots.cost_pictures(
+            names, measured, wer, styles, label, f"{table.study}: error rate against its costs"
         )
         caption = (
-            "Error rate against training time. No experiment is both faster to train and better "
+            "Error rate against what a training takes. No experiment is both cheaper and better "
             "than those on the dotted line; vertical lines are 95 % intervals."
         )
         figures.append(Figure(svg, caption))
