@@ -27,6 +27,8 @@ for encoder in {encoders}:
     together, _ = model(features, lengths)
     alone, n = model(features[1:, :50], lengths[1:])
     torch.testing.assert_close(alone[0], together[1, : n.item()], atol=1e-4, rtol=1e-4)
+    nothing, _ = model(features, torch.zeros(2, dtype=torch.long))
+    assert nothing.isfinite().all()
 """
 
 

@@ -85,9 +85,13 @@ def test_summarymixing_joins_a_frame_with_the_mean_of_those_in_sight(chunks: Chu
 def test_hypermixer_is_an_mlp_over_time_with_weights_from_the_frames() -> None:
     frames, width = 9, DIM // HEADS
     ours, x, weights = of_one("hypermixer", frames)
-    rates = torch.tensor([10000 ** (-i / (DIM // 2)) for i in range(DIM // 2)])
-    times = torch.arange(frames)[:, None]
-    placed = x + torch.cat([(times * rates).sin(), (times * rates).cos()], dim=1)
+    places = torch.zeros(frames, width)  # each head has all of them
+    for time in range(frames):
+        for pair in range((width + 1) // 2):
+            angle = time * 10000 ** (-pair / ((width + 1) // 2))
+            both = torch.tensor([math.sin(angle), math.cos(angle)])
+            places[time, 2 * pair : 2 * pair + 2] = both[: width - 2 * pair]
+    placed = x + places.repeat(1, HEADS)
     heads = []
     for head in range(HEADS):
         mine = slice(head * width, (head + 1) * width)

@@ -7,20 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightasr import schema
 from lightasr.models.asr import AcousticModel
 from lightasr.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_all_rows_have_as_many_parameters_and_every_mixer_has_one() -> None:
+def test_all_rows_have_as_many_parameters() -> None:
     plan = load_plan(ROOT, "sample", ["mixers"])
-    sizes, mixers = {}, set()
+    sizes = {}
     for experiment in plan.experiments:
-        model = experiment.config.model
-        mixers.add(getattr(model.encoder, "mixer", schema.Component()).name)
         with torch.device("meta"):  # nothing to draw
-            sizes[experiment.name] = AcousticModel(model, 40, 29).parameter_count()
-    assert mixers >= set(schema.MIXERS)
+            model = AcousticModel(experiment.config.model, 40, 29)
+        sizes[experiment.name] = model.parameter_count()
     assert sizes == {name: pytest.approx(sizes["mhsa"], rel=0.01) for name in sizes}

@@ -38,7 +38,8 @@ class GatedMLP(nn.Module):
         self.gate = DepthwiseConv(inner, kernel)
         bias = self.gate.conv.bias
         assert bias is not None
-        nn.init.ones_(bias)  # as in the paper: open gates to begin with
+        nn.init.normal_(self.gate.conv.weight, std=1e-6)  # open gates to begin with
+        nn.init.ones_(bias)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(inner, dim)
 

@@ -32,11 +32,11 @@ class Config(Component):
 
 
 def sinusoids(frames: int, dim: int, device: torch.device) -> Tensor:
-    """Sines and cosines of the time, each pair of channels slower than that before: (T, D)."""
+    """Sine and cosine of the time by turns, each pair slower than that before: (T, D)."""
     half = (dim + 1) // 2
     rates_d = 10000 ** (-torch.arange(half, device=device) / half)
     angles_td = torch.arange(frames, device=device)[:, None] * rates_d
-    return torch.cat([angles_td.sin(), angles_td.cos()], dim=1)[:, :dim]
+    return torch.stack([angles_td.sin(), angles_td.cos()], dim=2).flatten(1)[:, :dim]
 
 
 class HeadwiseMLP(nn.Sequential):
@@ -65,7 +65,9 @@ class HyperMixer(nn.Module):
 
     def forward(self, x_btd: Tensor, frames: Frames) -> Tensor:
         x_btd = x_btd.masked_fill(~frames.valid_bt1, 0)
-        placed_btd = x_btd + sinusoids(x_btd.shape[1], x_btd.shape[2], x_btd.device).to(x_btd)
+        width = x_btd.shape[2] // self.heads  # each head sees all rates
+        places_tc = sinusoids(x_btd.shape[1], width, x_btd.device)
+        placed_btd = x_btd + places_tc.repeat(1, self.heads).to(x_btd)
         placed_bdt = placed_btd.transpose(1, 2)
         valid_b11t = frames.valid_bt[:, None, None, :]
         w1_bhet = self.by_head(self.into(placed_bdt)).masked_fill(~valid_b11t, 0)

@@ -2,8 +2,9 @@
 
 E and F map T frames to k slots. Utterances differ in length, so each map has two steps: frame t of
 n falls into slot floor(t k / n), which holds the mean of its frames, and a learnt k x k matrix
-mixes the slots. An utterance of n < k frames has n slots. The matrices start as the identity: then
-k >= n slots are self-attention itself, with its rotary positions.
+mixes the slots. An utterance of n < k frames has n slots. The matrices start as the identity
+(`train.init: xavier` draws them at random): then k >= n slots are self-attention itself, with its
+rotary positions.
 """
 
 from __future__ import annotations

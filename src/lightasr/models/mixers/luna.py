@@ -27,7 +27,8 @@ from lightasr.models.registry import register
 from lightasr.schema import Component, Fraction, Positive
 
 FAINTEST = -600.0
-"""Least log weight of a chunk beside its utterance's greatest: exp() of less would be zero."""
+"""Least log weight of a chunk beside its utterance's greatest: exp() of less would be zero. Where
+weights lie further apart, `forward` is no longer what `stream` gives."""
 
 Packed = tuple[Tensor, Tensor]
 """Of each chunk the mean value by token (B, N, H, L, C), and the log of its weight (B, N, H, L)."""
