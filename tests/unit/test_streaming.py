@@ -11,7 +11,8 @@ from torch import Tensor
 from lightasr import schema
 from lightasr.errors import LightasrError
 from lightasr.invalid import Layer, check
-from lightasr.models.blocks import Blocks
+from lightasr.models.blocks import Blocks, extremes
+from lightasr.models.frames import Chunks
 from lightasr.models.registry import component
 
 INPUTS, DIM = 10, 12
@@ -106,6 +107,14 @@ def test_training_draws_what_frames_see() -> None:
     assert all(chunks.size * chunks.left >= 16 for chunks in drawn if chunks and chunks.left)
     fixed = make("transformer", "mhsa", chunk=8, left=2, dynamic=False).train()
     assert {fixed.chunks() for _ in range(10)} == {model.eval().chunks()}
+
+
+def test_the_worst_batch_is_rehearsed_whole_and_in_the_smallest_chunks() -> None:
+    model = make("transformer", "luna", chunk=8, left=3).train()
+    assert [model.chunks() for _ in extremes(model)] == [None, Chunks(4, 6)]
+    assert len({model.chunks() for _ in range(20)}) > 2, "after that they are drawn again"
+    fixed = make("transformer", "luna", chunk=8, left=3, dynamic=False).train()
+    assert [fixed.chunks() for _ in extremes(fixed)] == [Chunks(8, 3)]
 
 
 def test_an_encoder_of_whole_utterances_says_how_to_train_one_that_streams() -> None:

@@ -7,6 +7,7 @@ frames)` and, unless they need the whole utterance, `stream(x_btd, frames, state
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
@@ -33,6 +34,8 @@ class Blocks(nn.Module):
     def __init__(self, config: BlockStack, inputs: int) -> None:
         super().__init__()
         self.dim, self.streaming = config.dim, config.streaming
+        self.pinned: tuple[Chunks | None] | None = None
+        """What frames see in place of what would be drawn."""
         self.project = nn.Linear(inputs, config.dim)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(self.block(config) for _ in range(config.layers))
@@ -55,7 +58,7 @@ class Blocks(nn.Module):
             return None
         if not (self.training and self.streaming.dynamic):
             return Chunks(self.streaming.chunk, self.streaming.left)
-        return drawn_chunks(self.streaming)
+        return self.pinned[0] if self.pinned else drawn_chunks(self.streaming)
 
     def stream(self, x_btd: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
         """The next chunk (all frames of it real) of utterances that go on.
@@ -84,9 +87,30 @@ class Blocks(nn.Module):
 def drawn_chunks(streaming: Streaming) -> Chunks | None:
     """Half of the time None, else chunks of half to twice the size, and as much before them."""
     whole, share = torch.rand(2).tolist()
-    if whole < 0.5:
-        return None
-    size = max(1, round(streaming.chunk * 2 ** (2 * share - 1)))
+    return None if whole < 0.5 else scaled_chunks(streaming, 2 ** (2 * share - 1))
+
+
+def scaled_chunks(streaming: Streaming, scale: float) -> Chunks:
+    """Chunks of another size that see at least as many frames before them."""
+    size = max(1, round(streaming.chunk * scale))
     if streaming.left is None:
         return Chunks(size, None)
     return Chunks(size, -(-streaming.left * streaming.chunk // size))
+
+
+def extremes(model: nn.Module) -> Iterator[None]:
+    """Makes a model see what takes most memory of all that dynamic training draws, in turn.
+
+    These are whole utterances and the smallest chunks; there is one turn where nothing is drawn.
+    """
+    drawing = [
+        (blocks, blocks.streaming)
+        for blocks in model.modules()
+        if isinstance(blocks, Blocks) and blocks.streaming and blocks.streaming.dynamic
+    ]
+    for smallest in (False, True) if drawing else (False,):
+        for blocks, streaming in drawing:
+            blocks.pinned = (scaled_chunks(streaming, 0.5) if smallest else None,)
+        yield
+    for blocks, _ in drawing:
+        blocks.pinned = None

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lightasr import schema
 from lightasr.cost.measure import Meter, peak_memory_mb
 from lightasr.errors import RetryError
+from lightasr.models.blocks import extremes
 from lightasr.plan import digest
 from lightasr.progress import say, track
 from lightasr.threads import usable_cores
@@ -232,7 +233,9 @@ class Trainer:
         worst = steps[int(np.argmax(np.max(self.team.gather(costs), axis=0)))]
         random_state = checkpoint.random_state()
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        self.accumulate([self.corpus.read(part) for part in worst.parts], worst.symbols)
+        batches = [self.corpus.read(part) for part in worst.parts]
+        for _ in extremes(self.model):
+            self.accumulate(batches, worst.symbols)
         self.optimizer.zero_grad()
         for name, buffer in self.model.named_buffers():
             buffer.copy_(buffers[name])
