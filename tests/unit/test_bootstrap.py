@@ -244,6 +244,9 @@ def test_equal_systems_are_called_different_no_more_often_than_promised() -> Non
 def test_three_speakers_cannot_make_a_difference_significant() -> None:
     good, bad = errors(np.full(3, 0.02)), errors(np.full(3, 0.5))
     assert p_value(good, bad) == 0.25
+    difference = sampled_difference([good], [bad], 1000, seed=1)
+    assert difference is not None
+    assert difference.student_p() == 0.25
 
 
 def test_a_paired_test_needs_the_same_speakers() -> None:

@@ -105,6 +105,20 @@ def test_a_mistake_stops_before_any_job_and_is_all_that_is_said(project: Path) -
     assert made == set()
 
 
+def test_studies_may_be_a_list(project: Path) -> None:
+    as_list, as_names = (
+        dry_run(project, "--config", "scale=smoke", f"studies={given}")
+        for given in ("[encoders,mixers]", "encoders,mixers")
+    )
+    assert as_list.returncode == 0, as_list.stderr
+    assert job_counts(as_list) == job_counts(as_names)
+
+
+def test_a_number_is_no_study(project: Path) -> None:
+    run = dry_run(project, "--config", "studies=5")
+    assert run.stderr.splitlines()[-1].startswith("no study '5' in config/studies")
+
+
 def test_an_unknown_override_is_refused(project: Path) -> None:
     run = dry_run(project, "--config", "study=encoders")
     assert run.returncode == 1

@@ -12,11 +12,11 @@ from lightasr.resources import MOST_MINUTES, foresee
 from lightasr.snakemakes import announce, clear_after_killed
 from lightasr.stage import ORDERED
 
-# Overrides: `snakemake --config scale=smoke studies=encoders,other`.
+# Overrides: `snakemake --config scale=smoke studies=encoders,other`, or `studies=[encoders,other]`.
 OVERRIDES = {"scale", "studies"}
 STUDIES = config.get("studies")
-if isinstance(STUDIES, str):  # else a list: `studies=[encoders,other]`
-    STUDIES = STUDIES.split(",")
+if STUDIES is not None and not isinstance(STUDIES, list):
+    STUDIES = str(STUDIES).split(",")
 try:
     if unknown := sorted(set(config) - OVERRIDES):
         raise LightasrError(

@@ -193,8 +193,6 @@ def _costs(
             alpha=0.5 if style.muted else 1.0,
             zorder=2 if style.muted else 3,
         )
-    if not points:
-        return []
     front = pareto_front(list(points.values()))
     axis.step(*zip(*front, strict=True), where="post", color=INK, lw=0.9, ls=":", zorder=1)
     amounts = [cost for cost, _ in points.values()]

@@ -1,7 +1,7 @@
 """Keeps a training on the processor within the memory that its job has.
 
 Batches have ever new lengths. glibc keeps what their tensors leave behind as holes of its heap, in
-time three times the memory of the largest batch. Giving them back costs a fifth of the speed if it
+time four times the memory of the largest batch. Giving them back costs a fifth of the speed if it
 is done all the time, so it is done only where the memory is about to run out.
 """
 

@@ -35,8 +35,6 @@ class Fastformer(nn.Module):
 
     def __init__(self, config: Config, dim: int) -> None:
         super().__init__()
-        if dim % config.heads:
-            raise ValueError(f"fastformer: {config.heads} heads do not divide {dim} channels")
         self.heads = config.heads
         self.qkv = nn.Linear(dim, 3 * dim)
         # Without bias, which softmax over time would cancel.

@@ -56,8 +56,6 @@ class HyperMixer(nn.Module):
 
     def __init__(self, config: Config, dim: int) -> None:
         super().__init__()
-        if dim % config.heads:
-            raise ValueError(f"hypermixer: {config.heads} heads do not divide {dim} channels")
         self.heads = config.heads
         self.into = HeadwiseMLP(dim, config.heads, config.hidden)
         self.back = HeadwiseMLP(dim, config.heads, config.hidden)

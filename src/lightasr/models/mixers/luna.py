@@ -53,8 +53,6 @@ class Luna(nn.Module):
 
     def __init__(self, config: Config, dim: int) -> None:
         super().__init__()
-        if dim % config.heads:
-            raise ValueError(f"luna: {config.heads} heads do not divide {dim} channels")
         self.heads, self.dropout = config.heads, config.dropout
         # As large as the normalised tokens that they are added to.
         self.tokens_ld = nn.Parameter(torch.randn(config.tokens, dim))

@@ -42,8 +42,6 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: Config, dim: int) -> None:
         super().__init__()
-        if dim % config.heads:
-            raise ValueError(f"mhsa: {config.heads} heads do not divide {dim} channels")
         self.heads, self.dropout = config.heads, config.dropout
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)

@@ -47,8 +47,6 @@ class StateSpace(nn.Module):
 
     def __init__(self, config: Config, dim: int) -> None:
         super().__init__()
-        if dim % config.heads:
-            raise ValueError(f"ssm: {config.heads} heads do not divide {dim} channels")
         self.heads = config.heads
         self.widths = [dim, dim, config.state, config.state, 2 * config.heads]
         self.project = nn.Linear(dim, sum(self.widths), bias=False)
