@@ -13,6 +13,7 @@ include: "workflow/rules/neural_lm.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/decode.smk"
 include: "workflow/rules/score.smk"
+include: "workflow/rules/measure.smk"
 include: "workflow/rules/tables.smk"
 
 

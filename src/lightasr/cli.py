@@ -150,11 +150,13 @@ EXAMPLES = {
     "tokenizer": "char-7d9a07e231",
     "train": "lstm",
     "decode": "lstm",
+    "measure": "mixers-5d9c02a1f3",
 }
 for _command, _stage, _what in [
     ("features", "features", "Compute the features of one part."),
     ("tokenizer", "tokenizer", "Make the symbols that a model writes."),
     ("decode", "decode", "Find the hypotheses of one trained model."),
+    ("measure", "measure", "Measure what the models of a study cost as utterances grow."),
 ]:
     add_stage(_command, _stage, _what)
 
@@ -706,9 +708,10 @@ def bench_encoders(
     """
     from lightasr.bench import encoders
     from lightasr.bench.results import write_picture, write_results
+    from lightasr.schema import Measure
 
     the_plan = read_plan(scale, [study])
-    found = encoders.measure(list(the_plan.experiments), device)
+    found = encoders.measure_encoders(list(the_plan.experiments), device, Measure())
     out = json_out or the_plan.project / "results" / "bench" / f"encoders-{device}.json"
     table = write_results(
         "encoders",

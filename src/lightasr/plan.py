@@ -21,7 +21,14 @@ from lightasr.configfile import Tree, merge, nested, read_yaml
 from lightasr.datasets import Datasets, content_digest
 from lightasr.errors import LightasrError, Mistakes
 from lightasr.invalid import Layer, check, nearest, place
-from lightasr.score.columns import DECODERS, LM_DECODER, RESCORED, check_column, expand_columns
+from lightasr.score.columns import (
+    DECODERS,
+    LM_DECODER,
+    RESCORED,
+    check_column,
+    expand_columns,
+    is_measured,
+)
 
 # Raise a stage's number when a change to its code alters its results: everything of that stage
 # and below it gets a new key and is made again. Other edits of source make nothing again.
@@ -34,6 +41,7 @@ STAGE_VERSION = {
     "train": 1,
     "decode": 2,
     "score": 2,
+    "measure": 1,
     "tables": 1,
     "report": 1,
 }
@@ -46,6 +54,7 @@ ROOTS = {
     "train": "results/train",
     "decode": "results/decode",
     "score": "results/score",
+    "measure": "results/measure",
 }
 STAGES = tuple(ROOTS)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -128,10 +137,14 @@ class Study:
     scale: str
     spec: schema.Study
     experiments: tuple[Experiment, ...]
+    measure: Job | None = None
+    """What measures the models side by side, for columns that ask for it."""
 
     @cached_property
     def key(self) -> str:
-        rows = [[e.name, [_keys(run) for run in e.runs]] for e in self.experiments]
+        rows: list[Any] = [[e.name, [_keys(run) for run in e.runs]] for e in self.experiments]
+        if self.measure is not None:
+            rows.append(self.measure.key)
         shown = self.spec.model_dump(mode="json", exclude={"base", "experiments"})
         shown["columns"] = self.columns
         return digest(["tables", STAGE_VERSION["tables"], shown, rows])
@@ -151,6 +164,7 @@ class Study:
     def receipts(self) -> list[str]:
         """What says that every run behind the table is there."""
         jobs = [job for e in self.experiments for run in e.runs for job in run.jobs]
+        jobs += [self.measure] if self.measure else []
         return list(dict.fromkeys(job.receipt for job in jobs))
 
     @property
@@ -214,6 +228,9 @@ class Plan:
                 if run.neural_lm is not None:
                     add(run.neural_lm)
                 add(run.score)
+        for study in self.studies:
+            if study.measure is not None:
+                add(study.measure)
         return found
 
     def of_stage(self, stage: str) -> list[Job]:
@@ -293,7 +310,7 @@ def load_plan(
     mistakes = Mistakes()
     for name in dict.fromkeys(studies or main.studies):
         with mistakes.noted():
-            loaded.append(_study(config, name, scale, scale_layer, head.seeds, planner, tables))
+            loaded.append(_study(config, name, scale, scale_layer, head, planner, tables))
     mistakes.tell()
     return Plan(project, scale, tuple(loaded))
 
@@ -321,7 +338,7 @@ def _study(
     name: str,
     scale: str,
     scale_layer: Layer,
-    scale_seeds: tuple[int, ...] | None,
+    head: schema.Scale,
     planner: _Planner,
     tables: bool,
 ) -> Study:
@@ -339,12 +356,14 @@ def _study(
                 planner.datasets.check(resolved.corpus, layers)
                 _check_language_model(resolved, layers, planner.datasets)
                 _check_neural_lm(resolved, layers)
-                runs = planner.runs(resolved, scale_seeds or spec.seeds)
+                runs = planner.runs(resolved, head.seeds or spec.seeds)
                 experiments.append(Experiment(name, row, resolved, runs))
     if tables:
         _check_table(file, spec, experiments, planner.datasets.parts, mistakes)
     mistakes.tell()
-    return Study(name, scale, spec, tuple(experiments))
+    measured = any(is_measured(column) for column in spec.columns)
+    measure = planner.measure(name, experiments, head.measure) if measured else None
+    return Study(name, scale, spec, tuple(experiments), measure)
 
 
 def _check_table(
@@ -537,6 +556,21 @@ def _lm_label(lm: schema.LanguageModel) -> str:
     return f"{lm.order}gram" if lm.unit == "word" else f"{lm.unit}-{lm.order}gram"
 
 
+def measured_model(config: schema.Experiment) -> schema.MeasuredModel:
+    """What of an experiment decides the costs of its model."""
+    return schema.MeasuredModel(
+        features=config.features,
+        tokenizer=config.tokenizer,
+        model=config.model,
+        precision=config.train.precision,
+    )
+
+
+def measured_digest(measured: schema.MeasuredModel) -> str:
+    """How the stage `measure` calls a model."""
+    return digest(measured.model_dump(mode="json"))
+
+
 class _Planner:
     """Makes the jobs of experiments; equal jobs are made once, whoever asks."""
 
@@ -704,6 +738,14 @@ class _Planner:
         if path not in self.datasets.digests:
             self.datasets.digests[path] = content_digest(self.datasets.project / path)
         slices["arpa"], files["arpa"] = self.datasets.digests[path], path
+
+    def measure(self, name: str, experiments: list[Experiment], how: schema.Measure) -> Job:
+        """Equal models are measured once; what they are called changes nothing."""
+        models = {}
+        for experiment in experiments:
+            measured = measured_model(experiment.config)
+            models[measured_digest(measured)] = measured.model_dump(mode="json")
+        return self.make("measure", name, {**how.model_dump(mode="json"), "models": models}, {})
 
     def features(self, config: schema.Experiment, name: str) -> Job:
         slices = {**config.features.model_dump(mode="json"), "part": name}

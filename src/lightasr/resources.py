@@ -27,6 +27,7 @@ TRAINING_SPEED = 100
 SEARCH_SPEED = 10
 LANGUAGE_MB_PER_MINUTE = 1
 SYNTHESIS_SPEED = 40
+MEASURED_MB_PER_SECOND = 100
 # Of an interpreter that has imported torch, and the Snakemake around it.
 BASE_MB = 2000
 
@@ -50,6 +51,7 @@ def foresee(job: Job, project: Path) -> Needs:
         "train": _training,
         "decode": _decoding,
         "score": _scoring,
+        "measure": _measuring,
     }[job.stage](job, project)
     return Needs(round(memory), min(MOST_MINUTES, LEAST_MINUTES + round(minutes)))
 
@@ -101,6 +103,12 @@ def _decoding(job: Job, project: Path) -> tuple[float, float]:
 
 def _scoring(job: Job, project: Path) -> tuple[float, float]:
     return BASE_MB, 0
+
+
+def _measuring(job: Job, project: Path) -> tuple[float, float]:
+    """Attention over the longest utterance takes most; one after the other is measured."""
+    seconds, models = job.config["seconds"], len(job.config["models"])
+    return BASE_MB + MEASURED_MB_PER_SECOND * max(seconds), models * sum(seconds) / 60
 
 
 def _text_megabytes(lm: Job) -> float:

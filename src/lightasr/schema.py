@@ -28,11 +28,18 @@ def _odd(number: int) -> int:
     return number
 
 
+def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if any(a >= b for a, b in pairwise(numbers)):
+        raise ValueError(f"{list(numbers)} does not ascend")
+    return numbers
+
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 # fmt: off
@@ -381,7 +388,7 @@ class Optimization(Section):
     """AdamW's averages."""
     weight_decay: Annotated[float, Field(ge=0)] = 1.0e-2
     """AdamW's decoupled decay of weight matrices; biases and norms are left alone."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Bits of most products; `fp16` scales the loss so that small gradients survive."""
     accumulate: Positive = 1
     """Parts a step's batch is cut into, one after the other, where memory is short."""
@@ -675,6 +682,41 @@ class DecodeSlice(Decode):
     """Part that selects the decoding weights."""
 
 
+class MeasuredModel(Section):
+    """What decides what a model costs."""
+
+    features: Features
+    """What it reads."""
+    tokenizer: Tokenizer
+    """The symbols it writes."""
+    model: Model
+    """frontend -> encoder -> head."""
+    precision: Precision
+    """Of a training step; inference is in fp32."""
+
+
+class Measure(Section):
+    """How the columns of a study are measured that tell what models cost as utterances grow."""
+
+    seconds: Annotated[tuple[Positive, ...], Field(min_length=3), AfterValidator(_ascending)] = (
+        5,
+        10,
+        20,
+        40,
+        80,
+    )
+    """Lengths of utterances; growth is fitted over the last three."""
+    rounds: Positive = 7
+    """Times that each model has its turn; a figure is the median."""
+
+
+class MeasureSlice(Measure):
+    """What decides the figures of a study's models."""
+
+    models: Annotated[dict[str, MeasuredModel], Field(min_length=1)]
+    """By the digest of each."""
+
+
 class Main(Section):
     """`config/config.yaml`: what `snakemake` runs when nothing else is said."""
 
@@ -693,6 +735,8 @@ class Scale(Section):
     """What the scale is for."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     """Seeds instead of each study's own, where a scale is short of time."""
+    measure: Measure = Measure()
+    """How it is measured what models cost as utterances grow, for studies with such columns."""
     datasets: dict[str, Dataset] = {}
     """Corpora of one's own, besides those of `config/datasets.yaml`."""
 

@@ -39,6 +39,7 @@ RUNNERS: dict[str, tuple[type[schema.Section], str]] = {
     "train": (schema.TrainSlice, "lightasr.train.loop"),
     "decode": (schema.DecodeSlice, "lightasr.decode.run"),
     "score": (schema.Score, "lightasr.score.wer"),
+    "measure": (schema.MeasureSlice, "lightasr.cost.lengths"),
 }
 ORDERED = "LIGHTASR_ORDERED"  # when the workflow was started that orders a job
 REPORTED_PACKAGES = ("torch", "torchaudio", "lhotse", "numpy", "numba", "snakemake")

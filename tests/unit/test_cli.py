@@ -80,6 +80,7 @@ def test_the_names_of_the_commands_stay() -> None:
         "fetch",
         "gc",
         "lm",
+        "measure",
         "neural-lm",
         "plan",
         "report",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightasr.bench import data
-from lightasr.bench.results import Measured
+from lightasr.cost.timing import Measured
 from lightasr.data.batches import deal, plan_epoch
 
 UTTERANCES = 281_241

@@ -27,6 +27,7 @@ DOWNSTREAM = {
     "train": {"train", "decode", "score"},
     "decode": {"decode", "score"},
     "score": {"score"},
+    "measure": {"measure"},
 }
 on_one_project = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -294,6 +295,32 @@ def test_a_value_changes_its_stage_and_what_reads_it(
     assert changed(before, planned(project, base=change)) == DOWNSTREAM[stage]
 
 
+def test_models_are_measured_for_studies_with_such_columns(project: Path) -> None:
+    rows = {"a": {}, "b": {"model": {"encoder": {"dim": 48}}}}
+    assert not planned(project, experiments=rows).of_stage("measure")
+    before = planned(project, experiments=rows, columns=["train_step", "wer/*"])
+    (job,) = before.of_stage("measure")
+    assert job.receipt in before.studies[0].receipts
+    assert not job.inputs, "neither data nor training"
+    assert len(job.config["models"]) == 2
+    names_and_training = {"c": {}, "d": rows["b"] | {"train": {"lr": 0.5}}}
+    for same in (rows | {"c": {"train": {"epochs": 9}}}, names_and_training):
+        after = planned(project, experiments=same, columns=["saved_mb"], seeds=[7])
+        assert ids(after, "measure") == {job.id}
+    for other in ({"a": {}}, {"a": {"features": {"mels": 30}}, "b": rows["b"]}):
+        after = planned(project, experiments=other, columns=["saved_mb"])
+        assert ids(after, "measure").isdisjoint({job.id})
+
+
+def test_a_scale_says_how_models_are_measured(project: Path) -> None:
+    scale = project / "config" / "scales" / "smoke.yaml"
+    (job,) = planned(project, columns=["train_step"]).of_stage("measure")
+    assert job.config["seconds"] == [1, 2, 4]
+    scale.write_text(scale.read_text().replace("[1, 2, 4]", "[4, 2, 1]"))
+    with pytest.raises(LightasrError, match=r"smoke\.yaml: measure\.seconds: .*does not ascend"):
+        planned(project)
+
+
 def test_another_seed_changes_what_is_trained(project: Path) -> None:
     scale = project / "config" / "scales" / "smoke.yaml"
     scale.write_text(scale.read_text().replace("seeds: [1]\n", ""))
@@ -306,7 +333,7 @@ def test_another_seed_changes_what_is_trained(project: Path) -> None:
 def test_a_new_stage_version_makes_the_stage_again_and_what_reads_it(
     project: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    before = planned(project, base={"neural_lm": {}})
+    before = planned(project, base={"neural_lm": {}}, columns=["params", "train_step"])
     labels = {job.label for job in before.jobs.values()}
     tables = before.studies[0].tables
     monkeypatch.setitem(planning.STAGE_VERSION, stage, planning.STAGE_VERSION[stage] + 1)

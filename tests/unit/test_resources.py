@@ -15,7 +15,7 @@ SCALES = ("smoke", "sample", "mini-librispeech", "librispeech-100", "librispeech
 
 
 def of_stage(scale: str, stage: str) -> list[Job]:
-    return load_plan(ROOT, scale, ["encoders"]).of_stage(stage)
+    return load_plan(ROOT, scale, ["encoders", "mixers"]).of_stage(stage)
 
 
 def most(scale: str, stage: str, project: Path = Path("/nowhere")) -> Needs:

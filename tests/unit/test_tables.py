@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from results_on_disk import DIGEST, Decoded, make_run
+from results_on_disk import DIGEST, Decoded, make_run, write_json
 
 from lightasr.errors import LightasrError
 from lightasr.score.columns import check_column, expand_columns, parse_column, valid_columns
@@ -140,6 +141,51 @@ def test_what_was_not_measured_is_blank(study: StudyTable) -> None:
     assert by_name["rnn"][5] == "", "nobody published this row"
 
 
+def test_what_models_cost_is_shown_beside_the_errors(study: StudyTable, tmp_path: Path) -> None:
+    """Rows of one model share its figures; a step's time is a ratio to the first row's."""
+    slow, quick = (
+        {"train_ms": ms, "saved_mb": mb, "saved_exp": 1.0} for ms, mb in ((8, 40), (2, 9))
+    )
+    costs = {
+        "models": {"slow": slow, "quick": quick},
+        "lengths": {"speed": 20, "training": 40, "growth": [20, 40, 80]},
+    }
+    rows = [
+        dataclasses.replace(row, model=model)
+        for row, model in zip(study.rows, ("slow", "quick", "quick"), strict=True)
+    ]
+    measure = tmp_path / "measure"
+    study = dataclasses.replace(
+        study,
+        rows=tuple(rows),
+        columns=("train_step", "saved_mb", "saved_exp", "wer/test-clean"),
+        measure=measure,
+    )
+    text = layout(study)
+    assert [[str(cell) for cell in row[1:4]] for row in text.body] == [["", "", ""]] * 3
+    assert "Costs of the models are not measured yet." in text.notes
+
+    measure.mkdir()
+    write_json(measure / "costs.json", costs)
+    write_json(measure / "run.json", {"source_digest": DIGEST})
+    text = layout(study)
+    assert text.header[1:4] == ["training step (ratio)", "activations (MB)", "memory exponent"]
+    assert [[str(cell) for cell in row[1:4]] for row in text.body] == [
+        ["1.00", "40.0", "1.00"],
+        ["0.250", "9.00", "1.00"],
+        ["0.250", "9.00", "1.00"],
+    ]
+    (note,) = [note for note in text.notes if note.startswith("Models measured side by side")]
+    assert "that of rnn" in note
+    assert (
+        "at 40 s of audio, RTFx at 20 s, exponents of growth with the length from 20, 40, 80 s"
+        in note
+    )
+
+    write_json(measure / "run.json", {"source_digest": "another"})
+    assert [row[0].mark for row in layout(study).body] == ["*"] * 3
+
+
 def test_one_speaker_shows_neither_interval_nor_mark(tmp_path: Path) -> None:
     rows = tuple(
         Row(name, (make_run(tmp_path, name, 1, {"test-clean.beam": wrong_words(wrong)}),))
@@ -229,6 +275,12 @@ def test_tables_are_replaced_whole(study: StudyTable, tmp_path: Path) -> None:
 def test_an_unknown_column_names_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(LightasrError, match=f"{name!r}: did you mean '{nearest}"):
         check_column(name)
+
+
+def test_every_column_is_explained() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "add-an-ablation.md"
+    told = set(re.findall(r"`([a-z_]+)(?:/[^`]*)?`", docs.read_text()))
+    assert {name.partition("/")[0] for name in valid_columns()} <= told
 
 
 def test_every_valid_column_parses_and_has_a_header() -> None:

@@ -39,6 +39,7 @@ def test_every_scale_runs_every_study(project: Path, scale: str) -> None:
         "train_model": len(plan.of_stage("train")),
         "decode_run": len(plan.of_stage("decode")),
         "score_run": len(plan.of_stage("score")),
+        "measure_study": len(plan.of_stage("measure")),
         **{f"table_{study}": 1 for study in STUDIES},
         "make_report": 1,
         "all": 1,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from planning import job_counts
+from planning import job_counts, write_study
 
 ROOT = Path(__file__).parents[2]
 PARTS_OF_PROJECT = ("config", "workflow", "profiles", "Snakefile")
@@ -107,6 +107,23 @@ def test_a_run_asked_for_again_is_made_again(project: Path) -> None:
     target = str(receipt.relative_to(project))
     assert snakemake(project, "--force", "--", target).returncode == 0
     assert receipt.read_text() != before
+
+
+def test_columns_of_what_models_cost_need_no_new_training(project: Path) -> None:
+    encoder = {"model": {"encoder": {"name": "ds2", "unit": "gru"}}}
+    columns = ["train_step", "saved_mb", "wer/test-clean"]
+    study = write_study(project, "costs", columns=columns, experiments={"gru": encoder})
+    wanted = ("--config", "studies=costs", "--", "tables")
+    counts = {"measure_study": 1, "table_costs": 1, "tables": 1, "total": 3}
+    assert job_counts(snakemake(project, "-n", *wanted)) == counts
+    ran = snakemake(project, *wanted)
+    assert ran.returncode == 0, ran.stderr
+    study.unlink()
+    with (project / "results/tables/smoke/costs.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    assert float(row["train_step.mean"]) == 1.0
+    assert float(row["saved_mb.mean"]) > 0
+    assert row["wer/test-clean.mean"]
 
 
 def recordings(project: Path, count: int) -> list[tuple[str, bytes, str]]:

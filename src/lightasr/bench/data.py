@@ -25,7 +25,7 @@ from lhotse.dataset import DynamicBucketingSampler
 from numpy.typing import NDArray
 
 from lightasr import schema
-from lightasr.bench.results import Measured
+from lightasr.cost.timing import Measured
 from lightasr.data.cuts import CUTS
 from lightasr.models.asr import AcousticModel
 from lightasr.text.tokenizers import CharTokenizer

@@ -17,7 +17,7 @@ import jiwer
 import torch
 
 from lightasr import schema
-from lightasr.bench.results import Measured
+from lightasr.cost.timing import Measured
 from lightasr.data.batches import read_held_out
 from lightasr.decode.decoders import load_search
 from lightasr.decode.hypotheses import LogProbs, Search, Weights

@@ -19,7 +19,7 @@ import torch
 from lhotse import CutSet, Fbank, FbankConfig, LilcomChunkyWriter, Recording
 
 from lightasr import schema
-from lightasr.bench.results import Measured
+from lightasr.cost.timing import Measured
 from lightasr.data import features
 from lightasr.errors import LightasrError
 from lightasr.plan import Job, Plan

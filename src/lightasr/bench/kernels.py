@@ -25,9 +25,10 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
-from lightasr.bench.measuring import (
+from lightasr.cost.timing import (
     SAMPLE_SECONDS,
     Device,
+    Measured,
     chosen_device,
     described,
     kept_bytes,
@@ -36,7 +37,6 @@ from lightasr.bench.measuring import (
     torch_threads,
     warmed_up,
 )
-from lightasr.bench.results import Measured
 from lightasr.errors import LightasrError
 from lightasr.invalid import nearest
 from lightasr.kernels.scan import KERNELS, scan

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lightasr.bench.results import Measured
+from lightasr.cost.timing import Measured
 
 TITLE = "Planning many experiments"
 COPIED = ("config", "workflow", "profiles", "Snakefile")

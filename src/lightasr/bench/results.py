@@ -11,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lightasr.cost.timing import Measured
 from lightasr.files import write_atomically
 from lightasr.stage import git_commit
 
-Measured = dict[str, str | float | int | None]
 # As a picture of its own it has no page to take its colour from.
 INK_STYLE = (
     "<style>svg{color:#24292f}@media (prefers-color-scheme:dark){svg{color:#d0d7de}}</style>"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lightasr import schema
-from lightasr.bench.results import Measured
+from lightasr.cost.timing import Measured
 from lightasr.data.batches import Batch
 from lightasr.errors import LightasrError
 from lightasr.models.registry import component

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from lightasr import schema
-from lightasr.bench.results import Measured
 from lightasr.bench.training import finished_inputs
+from lightasr.cost.timing import Measured
 from lightasr.plan import Plan
 from lightasr.progress import track
 from lightasr.train.loop import Trainer

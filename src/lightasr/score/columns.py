@@ -32,12 +32,26 @@ RUN_HEADERS = {
     "energy_joules": "energy (J)",
     "lm_params": "LM params (M)",
 }
+MEASURED_HEADERS = {
+    "gmacs_per_s": "GMACs per s of audio",
+    "file_mb": "model file (MB)",
+    "inference_speed": "inference (audio s/s)",
+    "train_step": "training step (ratio)",
+    "saved_mb": "activations (MB)",
+    "forward_exp": "inference exponent",
+    "train_exp": "training exponent",
+    "saved_exp": "memory exponent",
+}
+"""Measured without training, all models of the study side by side in one job."""
 PART_HEADERS = {"wer": "WER (%)", "cer": "CER (%)", "rtfx": "RTFx"}
 TEXT_HEADERS = {"ppl": "perplexity", "bpc": "bits/character"}
 """Of the neural language model, on the transcripts of a part."""
+WHOLE_HEADERS = RUN_HEADERS | MEASURED_HEADERS
+"""Of a model, whatever the part."""
 SOURCES = {
     **{"wer": "score", "cer": "score", "rtfx": "decode"},
     **dict.fromkeys(("lm_params", *TEXT_HEADERS), "neural_lm"),
+    **dict.fromkeys(MEASURED_HEADERS, "measure"),
 }
 
 
@@ -54,7 +68,7 @@ class Column:
     def header(self) -> str:
         """What a reader sees above the column."""
         if not self.part:
-            return RUN_HEADERS[self.quantity]
+            return WHOLE_HEADERS[self.quantity]
         if not self.decoder:
             return f"{TEXT_HEADERS[self.quantity]} {self.part}"
         suffix = "" if self.decoder == LM_DECODER else f" {self.decoder}"
@@ -75,10 +89,15 @@ class Column:
         return SOURCES.get(self.quantity, "train")
 
 
+def is_measured(name: str) -> bool:
+    """Whether the stage `measure` must run for this column."""
+    return name in MEASURED_HEADERS
+
+
 def parse_column(name: str) -> Column:
     """Split `quantity`, or `quantity/part` with or without a decoder; any part will do."""
     quantity, *rest = name.split("/")
-    if not rest and quantity in RUN_HEADERS:
+    if not rest and quantity in WHOLE_HEADERS:
         return Column(name, quantity)
     if quantity in TEXT_HEADERS and len(rest) == 1 and rest[0]:
         return Column(name, quantity, rest[0])
@@ -123,7 +142,7 @@ def valid_columns(
     parts: Sequence[str] = LIBRISPEECH_PARTS, decoders: Sequence[str] = DECODERS
 ) -> list[str]:
     """Every column name there is for a corpus with these parts."""
-    names = list(RUN_HEADERS)
+    names = list(WHOLE_HEADERS)
     for quantity in PART_HEADERS:
         for part in parts:
             names.append(f"{quantity}/{part}")
@@ -133,8 +152,9 @@ def valid_columns(
 
 def _unknown(name: str, valid: Sequence[str]) -> LightasrError:
     nearest = get_close_matches(name, valid, n=1, cutoff=0.0)[0]
+    whole, part, text = (", ".join(WHOLE_HEADERS), "|".join(PART_HEADERS), "|".join(TEXT_HEADERS))
     return LightasrError(
-        f"unknown column {name!r}: did you mean {nearest!r}? Columns are {', '.join(RUN_HEADERS)}, "
-        f"{'|'.join(PART_HEADERS)}/<part>[/{'|'.join(DECODERS)}], or {'|'.join(TEXT_HEADERS)}/"
-        f"<part>, in a study's columns with {EVERY} for every test part or decoder"
+        f"unknown column {name!r}: did you mean {nearest!r}? Columns are {whole}, "
+        f"{part}/<part>[/{'|'.join(DECODERS)}], or {text}/<part>, in a study's columns with "
+        f"{EVERY} for every test part or decoder"
     )

@@ -24,14 +24,28 @@ from lightasr.score.detail import (
     top_confusions,
     worst_utterances,
 )
-from lightasr.score.study import Cell, SeedRun, StudyTable, column_cells, read_json, read_run
+from lightasr.score.study import (
+    Cell,
+    SeedRun,
+    StudyTable,
+    column_cells,
+    read_costs,
+    read_json,
+    read_run,
+)
 from lightasr.score.tables import TextTable, layout
 from lightasr.score.wer import read_decoded, utterance_errors
 
 CURVE_COLUMNS = ("epoch", "seconds", "train_loss", "dev_wer")
 WORST_UTTERANCES = 10
 COSTS = {"minutes": "training time (min)", "peak_memory_mb": "peak memory (MB)"}
-"""Columns that error rates are drawn against."""
+"""Columns that error rates are drawn against,"""
+MEASURED_COSTS = {
+    "minutes": "training time (min)",
+    "train_step": "training step (ratio)",
+    "saved_mb": "activations (MB)",
+}
+"""where models were measured side by side: a process holds more memory than its model needs."""
 RUN_FIELDS = {
     "seconds": "seconds",
     "gpu_seconds": "GPU seconds",
@@ -148,7 +162,7 @@ def _figures(table: StudyTable, wer_column: str | None, wer: list[Cell]) -> list
         svg = plots.wer_bars(names, bars, styles, f"{table.study}: error rates")
         caption = "Word error rate by part and decoder; lines are 95 % intervals."
         figures.append(Figure(svg, caption))
-    costs = {title: column_cells(table, name) for name, title in COSTS.items()}
+    costs = {title: column_cells(table, name) for name, title in _costs(table).items()}
     measured = {
         title: cells
         for title, cells in costs.items()
@@ -173,6 +187,10 @@ def _figures(table: StudyTable, wer_column: str | None, wer: list[Cell]) -> list
         caption = "Learning curves; the line is the mean over seeds, the band spans all seeds."
         figures.append(Figure(svg, caption))
     return figures
+
+
+def _costs(table: StudyTable) -> dict[str, str]:
+    return COSTS if read_costs(table) is None else MEASURED_COSTS
 
 
 def _tuned_runs(table: StudyTable) -> dict[str, SeedRun]:

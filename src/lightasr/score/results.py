@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from lightasr.files import write_atomically
-from lightasr.plan import Plan, Study
+from lightasr.plan import Plan, Study, measured_digest, measured_model
 from lightasr.score.metrics import write_curves, write_error_rates, write_metrics
 from lightasr.score.report import write_report
 from lightasr.score.study import Published, Row, SeedRun, StudyTable, read_run
@@ -23,6 +23,7 @@ def study_table(plan: Plan, study: Study) -> StudyTable:
                 SeedRun(run.seed, **{job.stage: plan.project / job.dir for job in run.jobs})
                 for run in experiment.runs
             ),
+            measured_digest(measured_model(experiment.config)),
         )
         for experiment in study.experiments
     )
@@ -34,6 +35,7 @@ def study_table(plan: Plan, study: Study) -> StudyTable:
         columns=study.columns,
         rows=rows,
         source_digest=source_digest(),
+        measure=plan.project / study.measure.dir if study.measure else None,
         published={
             row: Published(study.spec.published_source, values)
             for row, values in study.spec.published.items()
@@ -58,7 +60,10 @@ def make_table(plan: Plan, study: Study) -> None:
         experiment.name: {run.seed: [job.id for job in run.jobs] for run in experiment.runs}
         for experiment in study.experiments
     }
-    write_atomically(stamp, json.dumps({"study": study.name, "rows": rows}, indent=1) + "\n")
+    behind: dict[str, Any] = {"study": study.name, "rows": rows}
+    if study.measure is not None:
+        behind["measure"] = study.measure.id
+    write_atomically(stamp, json.dumps(behind, indent=1) + "\n")
 
 
 def make_report(plan: Plan) -> None:

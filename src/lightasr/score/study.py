@@ -36,6 +36,8 @@ RUN_VALUES: dict[str, tuple[str, float]] = {
     "energy_joules": ("energy_joules", 1),
     "lm_params": ("params", 1),
 }
+# column: its key among the figures of a model that the stage `measure` found, where they differ
+FIGURES = {"train_step": "train_ms", "inference_speed": "rtfx"}
 # column: its key among the numbers of a part in a neural language model's run.json
 TEXT_VALUES = {"ppl": "perplexity", "bpc": "bits_per_character"}
 
@@ -63,6 +65,8 @@ class Row:
 
     name: str
     runs: tuple[SeedRun, ...]
+    model: str = ""
+    """What the stage `measure` calls its model."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class StudyTable:
     rows: tuple[Row, ...]
     source_digest: str
     """Digest of the source as it is now; results of another source are marked."""
+    measure: Path | None = None
+    """Where the stage `measure` put its results, if the study asks for them."""
     published: Mapping[str, Published] = field(default_factory=dict)
     """By name of a row."""
     samples: int = 1000
@@ -130,6 +136,8 @@ def column_cells(table: StudyTable, name: str) -> list[Cell]:
     column = parse_column(name)
     if column.is_error_rate:
         return _error_rate_cells(table, column)
+    if column.source == "measure":
+        return _figure_cells(table, column)
     return [_measured_cell(row, column) for row in table.rows]
 
 
@@ -142,7 +150,7 @@ def published_columns(table: StudyTable) -> list[str]:
 
 def missing_seeds(table: StudyTable, row: Row) -> list[int]:
     """The seeds of a row for which a column of the table has no result yet."""
-    stages = {parse_column(name).source for name in table.columns}
+    stages = {parse_column(name).source for name in table.columns} - {"measure"}
     return [
         run.seed
         for run in row.runs
@@ -154,10 +162,11 @@ def missing_seeds(table: StudyTable, row: Row) -> list[int]:
 
 def from_other_source(table: StudyTable, row: Row) -> bool:
     """Whether any result of the row was made by another source than the current one."""
+    directories = [path for run in row.runs for path in run.directories.values()]
+    directories += [table.measure] if table.measure else []
     return any(
         read_run(directory).get("source_digest") != table.source_digest
-        for run in row.runs
-        for directory in run.directories.values()
+        for directory in directories
         if directory.is_dir()
     )
 
@@ -253,6 +262,24 @@ def _measured_cell(row: Row, column: Column) -> Cell:
         return BLANK
     sd = statistics.stdev(values) if len(values) > 1 else None
     return Cell(mean=statistics.fmean(values), sd=sd, seeds=len(values))
+
+
+def _figure_cells(table: StudyTable, column: Column) -> list[Cell]:
+    """What the stage `measure` found of each model; a step's time is divided by the first row's."""
+    costs = read_costs(table)
+    if costs is None:
+        return [BLANK] * len(table.rows)
+    key = FIGURES.get(column.quantity, column.quantity)
+    figures = [costs["models"][row.model][key] for row in table.rows]
+    unit = figures[0] if column.quantity == "train_step" else 1.0
+    return [Cell(mean=figure / unit) for figure in figures]
+
+
+def read_costs(table: StudyTable) -> dict[str, Any] | None:
+    """All that the stage `measure` found; None where it has not run."""
+    if table.measure is None or not table.measure.is_dir():
+        return None
+    return read_json(table.measure / "costs.json")
 
 
 def _measured(directory: Path, column: Column) -> float | None:

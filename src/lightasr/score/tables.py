@@ -25,6 +25,7 @@ from lightasr.score.study import (
     from_other_source,
     missing_seeds,
     published_columns,
+    read_costs,
     read_run,
 )
 
@@ -169,6 +170,8 @@ def _notes(table: StudyTable, columns: Sequence[Column], cells: dict[str, list[C
         notes.append("Decoded with the language model unless a column says greedy.")
     if any(column.quantity == "energy_joules" for column in columns):
         notes.extend(_energy_note(table))
+    if any(column.source == "measure" for column in columns):
+        notes.append(_costs_note(table))
     for row in table.rows:
         if missing := missing_seeds(table, row):
             seeds = ", ".join(str(seed) for seed in missing)
@@ -201,6 +204,20 @@ def _power_notes(columns: Sequence[Column], cells: dict[str, list[Cell]]) -> lis
                 f"in {len(tested)} comparisons with {DAGGER}."
             ] = None
     return list(notes)
+
+
+def _costs_note(table: StudyTable) -> str:
+    costs = read_costs(table)
+    if costs is None:
+        return "Costs of the models are not measured yet."
+    lengths = costs["lengths"]
+    growth = ", ".join(map(str, lengths["growth"]))
+    return (
+        f"Models measured side by side, an utterance at a time: training step as a ratio to that "
+        f"of {table.rows[0].name} and activations kept for its backward pass at "
+        f"{lengths['training']} s of audio, RTFx at {lengths['speed']} s, exponents of growth with "
+        f"the length from {growth} s."
+    )
 
 
 def _energy_note(table: StudyTable) -> list[str]:

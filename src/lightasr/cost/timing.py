@@ -1,4 +1,4 @@
-"""What benchmarks of layers and models measure with: a device, its clock, memory for backward."""
+"""What layers and models are measured with: a device, its clock, memory for backward."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightasr.bench.results import Measured
 from lightasr.errors import LightasrError
 
+Measured = dict[str, str | float | int | None]
 Device = Literal["cpu", "cuda"]
 SAMPLE_SECONDS = 0.02  # shorter calls are repeated: a clock's tick and a switch must not count
 
