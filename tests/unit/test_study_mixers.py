@@ -1,4 +1,4 @@
-"""The study `mixers` compares encoders of equal size."""
+"""The studies of mixers compare encoders of equal size."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from lightasr.plan import load_plan
 ROOT = Path(__file__).parents[2]
 
 
-def test_all_rows_have_as_many_parameters() -> None:
-    plan = load_plan(ROOT, "sample", ["mixers"])
+@pytest.mark.parametrize("study", ["mixers", "conformers", "streaming"])
+def test_all_rows_have_as_many_parameters(study: str) -> None:
+    plan = load_plan(ROOT, "sample", [study])
     sizes = {}
     for experiment in plan.experiments:
         with torch.device("meta"):  # nothing to draw
