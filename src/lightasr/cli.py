@@ -147,14 +147,20 @@ def fetch(
 
 EXAMPLES = {
     "features": "dev-clean-fbank-bb20c5b919",
+    "labels": "10min-3b0c6f2a9e",
     "tokenizer": "char-7d9a07e231",
+    "cluster": "fbank-k100-4f1be0a37c",
     "train": "lstm",
+    "probe": "lstm",
     "decode": "lstm",
     "measure": "mixers-5d9c02a1f3",
 }
 for _command, _stage, _what in [
     ("features", "features", "Compute the features of one part."),
+    ("labels", "labels", "Choose the transcripts that an experiment with few labels uses."),
     ("tokenizer", "tokenizer", "Make the symbols that a model writes."),
+    ("cluster", "cluster", "Find the clusters that a pretraining learns to tell, frame by frame."),
+    ("probe", "probe", "Ask each layer of a model who speaks, about what, and which letters."),
     ("decode", "decode", "Find the hypotheses of one trained model."),
     ("measure", "measure", "Measure what the models of a study cost as utterances grow."),
 ]:
@@ -208,6 +214,23 @@ def neural_lm(
     """
     plan = read_plan(scale, study)
     train_together(plan, plan.job("neural_lm", job), devices, nodes, rendezvous)
+
+
+@app.command()
+def pretrain(
+    job: JobId,
+    scale: Scale = None,
+    study: Studies = None,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    rendezvous: Rendezvous = None,
+) -> None:
+    """Train front end and encoder without labels; a second call goes on where one stopped.
+
+    Example: `lightasr pretrain bestrq-transformer-mhsa-5c0e8d21f4`
+    """
+    plan = read_plan(scale, study)
+    train_together(plan, plan.job("pretrain", job), devices, nodes, rendezvous)
 
 
 @app.command()
@@ -561,6 +584,7 @@ def bench_all(context: typer.Context) -> None:
         bench_decoder()
         bench_kernels()
         bench_encoders()
+        bench_pretraining()
 
 
 @bench.command("plan")
@@ -724,3 +748,18 @@ def bench_encoders(
     )
     print(table)
     write_picture(encoders.figure(found.points), out)
+
+
+@bench.command("pretraining")
+def bench_pretraining(json_out: BenchOut = None) -> None:
+    """A BEST-RQ training step of ours beside SpeechBrain's components, on this processor.
+
+    Example: `lightasr bench pretraining --json pretraining.json`
+    """
+    from lightasr.bench import pretraining
+    from lightasr.bench.results import write_results
+
+    out = json_out or project_root() / "results" / "bench" / "pretraining.json"
+    rows, where = pretraining.rows()
+    title, note = pretraining.TITLE, pretraining.NOTE
+    print(write_results("pretraining", title, rows, out, also=where, note=note))

@@ -35,10 +35,14 @@ from lightasr.score.columns import (
 STAGE_VERSION = {
     "archive": 1,
     "features": 1,
+    "labels": 1,
     "tokenizer": 1,
     "lm": 2,
     "neural_lm": 1,
+    "cluster": 1,
+    "pretrain": 1,
     "train": 1,
+    "probe": 1,
     "decode": 2,
     "score": 2,
     "measure": 1,
@@ -48,10 +52,14 @@ STAGE_VERSION = {
 ROOTS = {
     "archive": "data/archives",
     "features": "data/features",
+    "labels": "data/labels",
     "tokenizer": "data/tokenizers",
     "lm": "data/lm",
     "neural_lm": "data/neural_lm",
+    "cluster": "data/clusters",
+    "pretrain": "results/pretrain",
     "train": "results/train",
+    "probe": "results/probe",
     "decode": "results/decode",
     "score": "results/score",
     "measure": "results/measure",
@@ -112,11 +120,13 @@ class Run:
     decode: Job
     score: Job
     neural_lm: Job | None = None
+    pretrain: Job | None = None
+    probe: Job | None = None
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        own = (self.train, self.decode, self.score)
-        return own if self.neural_lm is None else (self.neural_lm, *own)
+        own = (self.neural_lm, self.pretrain, self.train, self.probe, self.decode, self.score)
+        return tuple(job for job in own if job is not None)
 
 
 @dataclass(frozen=True)
@@ -191,8 +201,8 @@ class Study:
 
 def _keys(run: Run) -> list[Any]:
     """What a run's numbers in a table hang on."""
-    keys = [run.seed, run.score.key]
-    return keys if run.neural_lm is None else [*keys, run.neural_lm.key]
+    besides = [job.key for job in (run.neural_lm, run.probe) if job is not None]
+    return [run.seed, run.score.key, *besides]
 
 
 @dataclass(frozen=True)
@@ -225,9 +235,8 @@ class Plan:
 
         for experiment in self.experiments:
             for run in experiment.runs:
-                if run.neural_lm is not None:
-                    add(run.neural_lm)
-                add(run.score)
+                for job in run.jobs:
+                    add(job)
         for study in self.studies:
             if study.measure is not None:
                 add(study.measure)
@@ -241,7 +250,7 @@ class Plan:
         job = self.jobs.get(job_id)
         if job is not None and job.stage == stage:
             return job
-        if stage in {"neural_lm", "train", "decode", "score"}:
+        if stage in {"neural_lm", "pretrain", "train", "probe", "decode", "score"}:
             made: Job | None = getattr(self.run(job_id), stage)
             if made is not None:
                 return made
@@ -356,6 +365,7 @@ def _study(
                 planner.datasets.check(resolved.corpus, layers)
                 _check_language_model(resolved, layers, planner.datasets)
                 _check_neural_lm(resolved, layers)
+                _check_pretrain(resolved, layers, planner.datasets)
                 runs = planner.runs(resolved, head.seeds or spec.seeds)
                 experiments.append(Experiment(name, row, resolved, runs))
     if tables:
@@ -393,6 +403,8 @@ def _check_table(
 
 
 def _resolve(layers: list[Layer]) -> schema.Experiment:
+    """`layers` go from the scale's to the entry's own."""
+    layers = [_without_switches(layers), *layers[1:]]
     tree: Tree = {}
     for layer in layers:
         for path in (["train", "seed"], ["neural_lm", "train", "seed"]):
@@ -401,6 +413,14 @@ def _resolve(layers: list[Layer]) -> schema.Experiment:
                 raise LightasrError(f"{where}: set `seeds` of the study or the scale instead")
         tree = schema.with_names(merge(tree, schema.spelt_out(layer.tree)), schema.Experiment)
     return check(schema.Experiment, tree, layers)
+
+
+def _without_switches(layers: list[Layer]) -> Layer:
+    """A scale says how a model is pretrained, say, and the study whether it is."""
+    scale, *others = layers
+    asked = {key for layer in others for key in layer.tree}
+    kept = {key: value for key, value in scale.tree.items() if key not in SWITCHED - asked}
+    return Layer(scale.file, scale.entry, kept)
 
 
 def _check_language_model(
@@ -450,6 +470,32 @@ def _check_neural_lm(config: schema.Experiment, layers: list[Layer]) -> None:
             "neural language model has no text; set one of them, or `neural_lm: null`"
         )
     _check_unit("neural_lm", neural.unit, config.tokenizer.kind, layers)
+
+
+def _check_pretrain(config: schema.Experiment, layers: list[Layer], datasets: Datasets) -> None:
+    """What is learnt from without labels is there, and not what is tested on."""
+    if config.probe is not None and config.probe.of == "pretrain" and config.pretrain is None:
+        where = place(["probe", "of"], layers)
+        raise LightasrError(f"{where}: 'pretrain', but nothing is pretrained: set `pretrain`")
+    if config.pretrain is None:
+        return
+    objective, encoder = config.pretrain.objective, config.model.encoder
+    # Where an encoder calls them otherwise, the stage finds out.
+    depth = getattr(encoder, "layers", 0) + getattr(encoder, "fused_layers", 0)
+    if isinstance(objective, schema.Clustered) and depth and (objective.layer or 1) > depth:
+        where = place(["pretrain", "objective", "layer"], layers)
+        raise LightasrError(f"{where}: {objective.layer}, but the encoder has {depth} layers")
+    if config.pretrain.parts is None:
+        return
+    where, parts = place(["pretrain", "parts"], layers), datasets[config.corpus.name].parts
+    for name in config.pretrain.parts:
+        if name not in parts:
+            hint = nearest(name, list(parts))
+            raise LightasrError(
+                f"{where}: dataset '{config.corpus.name}' has no part '{name}'{hint}"
+            )
+        if name in (config.corpus.dev, *config.corpus.test):
+            raise LightasrError(f"{where}: '{name}' is held out")
 
 
 def _check_unit(section: str, unit: str, kind: str, layers: list[Layer]) -> None:
@@ -531,6 +577,8 @@ def _cycle(file: str, spec: schema.Study, cycle: list[str]) -> LightasrError:
 
 
 RESERVED = {"extends", "grid"}
+SWITCHED = {"pretrain", "neural_lm"}
+"""What is there where a study asks for it."""
 
 
 # --- from an experiment to its jobs ------------------------------------------------------------
@@ -591,7 +639,7 @@ class _Planner:
         return self.made.setdefault(job.id, job)
 
     def runs(self, config: schema.Experiment, seeds: tuple[int, ...]) -> tuple[Run, ...]:
-        """One run a seed."""
+        """One run a seed; all of them start from one pretraining."""
         features = {
             f"features/{part}": self.features(config, part)
             for part in (*config.corpus.train, config.corpus.dev, *config.corpus.test)
@@ -600,6 +648,9 @@ class _Planner:
             f"features/{part}": features[f"features/{part}"] for part in config.corpus.train
         }
         held_out = {name: job for name, job in features.items() if name not in training}
+        if (minutes := config.corpus.label_minutes) is not None:
+            labels = self.make("labels", f"{minutes:g}min", {"label_minutes": minutes}, training)
+            training = {**training, "labels": labels}
         text = config.text.model_dump(mode="json")
         tokenizer = self.make(
             "tokenizer",
@@ -609,11 +660,12 @@ class _Planner:
         )
         dev = held_out[f"features/{config.corpus.dev}"]
         lm = self.language_model(config, text, training, dev, tokenizer)
+        pretrain = self.pretrain(config, held_out)
         neural = [
             self.neural_lm(config, seed, text, training, held_out, tokenizer) for seed in seeds
         ]
         return tuple(
-            self.run(config, seed, training, held_out, tokenizer, lm, neural_lm)
+            self.run(config, seed, training, held_out, tokenizer, lm, neural_lm, pretrain)
             for seed, neural_lm in zip(seeds, neural, strict=True)
         )
 
@@ -626,16 +678,24 @@ class _Planner:
         tokenizer: Job,
         lm: Job | None,
         neural_lm: Job | None,
+        pretrain: Job | None,
     ) -> Run:
         dev = f"features/{config.corpus.dev}"
         slices = config.model_dump(mode="json", include={"features", "text", "tokenizer", "model"})
         slices["train"] = {**config.train.model_dump(mode="json"), "seed": seed}
         slices["dev"] = config.corpus.dev
+        if pretrain is not None:
+            slices["finetune"] = config.finetune.model_dump(mode="json")
         train = self.make(
             "train",
             config.model.encoder.label(),
             slices,
-            {**training, dev: held_out[dev], "tokenizer": tokenizer},
+            {
+                **training,
+                dev: held_out[dev],
+                "tokenizer": tokenizer,
+                **({"pretrain": pretrain} if pretrain else {}),
+            },
         )
         decode = self.make(
             "decode",
@@ -651,7 +711,81 @@ class _Planner:
         score = self.make(
             "score", train.label, config.score.model_dump(mode="json"), {"decode": decode}
         )
-        return Run(seed, train, decode, score, neural_lm)
+        probe = self.probe(config, training, held_out, train, pretrain)
+        return Run(seed, train, decode, score, neural_lm, pretrain, probe)
+
+    def probe(
+        self,
+        config: schema.Experiment,
+        training: dict[str, Job],
+        held_out: dict[str, Job],
+        train: Job,
+        pretrain: Job | None,
+    ) -> Job | None:
+        """What each layer of the encoder knows; None where nobody asks."""
+        if config.probe is None:
+            return None
+        name, model = ("train", train) if config.probe.of == "train" else ("pretrain", pretrain)
+        assert model is not None, "checked"
+        corpus = config.corpus
+        slices = config.probe.model_dump(mode="json")
+        features = {
+            f"features/{part}": (training | held_out)[f"features/{part}"]
+            for part in (*corpus.train, *corpus.test)
+        }
+        slices |= {"train": list(corpus.train), "test": list(corpus.test)}
+        return self.make("probe", model.label, slices, {**features, name: model})
+
+    def pretrain(self, config: schema.Experiment, held_out: dict[str, Job]) -> Job | None:
+        """What front end and encoder learn without labels; None where they learn nothing."""
+        pretrain = config.pretrain
+        if pretrain is None:
+            return None
+        slices = config.model_dump(mode="json", include={"features"})
+        slices |= config.model.model_dump(mode="json", exclude={"head"})
+        slices |= pretrain.model_dump(mode="json", exclude={"parts"})
+        slices["dev"] = config.corpus.dev
+        dev = f"features/{config.corpus.dev}"
+        parts = pretrain.parts or config.corpus.train
+        inputs = {f"features/{part}": self.features(config, part) for part in parts}
+        inputs[dev] = held_out[dev]
+        label = pretrain.label(config.model)
+        if not isinstance(pretrain.objective, schema.Clustered):
+            return self.make("pretrain", label, slices, inputs)
+        objective = pretrain.objective
+        slices["objective"] = objective.model_dump(mode="json", exclude=set(objective.BEFORE))
+        made: Job | None = None
+        for iteration in range(1, objective.iterations + 1):
+            clusters = self.cluster(config, objective, inputs, made)
+            made = self.make(
+                "pretrain", f"{label}-{iteration}", slices, {**inputs, "clusters": clusters}
+            )
+        return made
+
+    def cluster(
+        self,
+        config: schema.Experiment,
+        objective: schema.Clustered,
+        inputs: dict[str, Job],
+        before: Job | None,
+    ) -> Job:
+        """The clusters that a pretraining tells: of features, or of what one before has learnt."""
+        assert config.pretrain is not None
+        slices: Tree = {
+            "clusters": objective.clusters,
+            "hours": objective.cluster_hours,
+            "seed": config.pretrain.train.seed,
+            "dev": config.corpus.dev,
+        }
+        if before is not None:
+            label = f"{before.label}-k{objective.clusters}"
+            slices["layer"] = objective.layer
+            return self.make("cluster", label, slices, {**inputs, "pretrain": before})
+        slices["of"] = {
+            **config.model_dump(mode="json", include={"features"}),
+            **config.model.model_dump(mode="json", include={"normalize", "frontend"}),
+        }
+        return self.make("cluster", f"{config.features.kind}-k{objective.clusters}", slices, inputs)
 
     def language_model(
         self,

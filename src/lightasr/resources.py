@@ -28,6 +28,9 @@ SEARCH_SPEED = 10
 LANGUAGE_MB_PER_MINUTE = 1
 SYNTHESIS_SPEED = 40
 MEASURED_MB_PER_SECOND = 100
+# Of 512 numbers, 50 times a second; and of a hundred passes over them.
+CLUSTERED_MB_PER_HOUR = 400
+CLUSTERING_MINUTES_PER_HOUR = 4
 # Of an interpreter that has imported torch, and the Snakemake around it.
 BASE_MB = 2000
 
@@ -45,10 +48,14 @@ def foresee(job: Job, project: Path) -> Needs:
     memory, minutes = {
         "archive": _archive,
         "features": _features,
+        "labels": _tokenizer,
         "tokenizer": _tokenizer,
         "lm": _language_model,
         "neural_lm": _neural_language_model,
+        "cluster": _clustering,
+        "pretrain": _training,
         "train": _training,
+        "probe": _probing,
         "decode": _decoding,
         "score": _scoring,
         "measure": _measuring,
@@ -95,10 +102,24 @@ def _training(job: Job, project: Path) -> tuple[float, float]:
     )
 
 
+def _clustering(job: Job, project: Path) -> tuple[float, float]:
+    """The frames that clusters are found in are kept in memory; all are encoded once."""
+    hours = _hours_of_inputs(job, project)
+    found = min(hours, job.config["hours"])
+    return (
+        BASE_MB + 1000 + 2 * hours + CLUSTERED_MB_PER_HOUR * found,
+        60 * hours / TRAINING_SPEED + CLUSTERING_MINUTES_PER_HOUR * found,
+    )
+
+
 def _decoding(job: Job, project: Path) -> tuple[float, float]:
     text = _text_megabytes(job.inputs["lm"]) if "lm" in job.inputs else 0
     hours = _hours_of_inputs(job, project)
     return BASE_MB + 1000 + min(9000, 4 * text), 60 * hours / SEARCH_SPEED
+
+
+def _probing(job: Job, project: Path) -> tuple[float, float]:
+    return BASE_MB + 2000, 30 + 60 * _hours_of_inputs(job, project) / FEATURES_SPEED
 
 
 def _scoring(job: Job, project: Path) -> tuple[float, float]:

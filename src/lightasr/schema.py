@@ -12,14 +12,14 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from lightasr.configfile import Tree, merge
 from lightasr.data.sample.config import SampleConfig
 
-MODELS = Path(__file__).parent / "models"
+PACKAGE = Path(__file__).parent
 
 
 def _odd(number: int) -> int:
@@ -40,6 +40,8 @@ Positive = Annotated[int, Field(ge=1)]
 Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Precision = Literal["fp32", "bf16", "fp16"]
+ProbeTask = Literal["speaker", "theme", "characters"]
+Normalize = Literal["global", "speaker", "utterance", "none"]
 
 
 # fmt: off
@@ -77,10 +79,10 @@ class Component(Section):
         return self.name
 
 
-def components(kind: str) -> dict[str, type[Component]]:
-    """The configurations of all components in `models/<kind>/`, by file name."""
+def components(folder: str) -> dict[str, type[Component]]:
+    """The configurations of all components in a folder of the package, by file name."""
     found = {}
-    for path in sorted((MODELS / kind).glob("*.py")):
+    for path in sorted((PACKAGE / folder).glob("*.py")):
         if path.stem == "__init__":
             continue
         found[path.stem] = _config_class(path)
@@ -133,14 +135,22 @@ def with_names(tree: Tree, section: type[BaseModel]) -> Tree:
         node, field = tree[key], section.model_fields[key]
         if not isinstance(node, dict):
             continue
-        inner: Any = field.annotation
+        inner = _section_of(field.annotation)
         if key in COMPONENTS:
             node = merge(field.default, node)
             inner = COMPONENTS[key].get(str(node.get("name")))
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if inner is not None:
             node = with_names(node, inner)
         named[key] = node
     return named
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, also where it may be null."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
 
 
 def choice(configs: dict[str, type[Component]]) -> Any:
@@ -163,7 +173,7 @@ class Streaming(Section):
     utterance, the others chunks of half to twice the size."""
 
 
-MIXERS = components("mixers")
+MIXERS = components("models/mixers")
 Mixer: Any = choice(MIXERS)
 """The type of a `mixer:` key, for encoders whose blocks hold one."""
 
@@ -203,10 +213,51 @@ class BlockStack(Component):
         return self
 
 
-FRONTENDS = components("frontends")
-ENCODERS = components("encoders")
-HEADS = components("heads")
-COMPONENTS = {"frontend": FRONTENDS, "encoder": ENCODERS, "mixer": MIXERS, "head": HEADS}
+class Masked(Component):
+    """What the `Config` of a pretraining objective derives from: frames to be told are hidden."""
+
+    probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Of a hidden span to begin at a frame; `span` frames of it are hidden. So a share of
+    1 - (1 - probability)^span of all frames is hidden, 48 % by default."""
+    span: Positive = 4
+    """Frames of a hidden span, counted after the front end."""
+
+    @property
+    def hidden(self) -> float:
+        """Share of all frames that is hidden."""
+        return 1 - (1 - self.probability) ** self.span
+
+
+class Clustered(Masked):
+    """What the `Config` of an objective derives from that tells clusters, found by k-means."""
+
+    clusters: Annotated[int, Field(ge=2, le=32767)] = 100
+    """Clusters that frames are put into; the hidden ones' are to be told."""
+    iterations: Positive = 2
+    """Pretrainings, one after the other: the first one's clusters are of features, those of each
+    later one of what the pretraining before it has learnt."""
+    layer: Positive | None = None
+    """Layer of the pretraining before whose outputs are clustered, 1 being the lowest; null: the
+    middle one."""
+    cluster_hours: Annotated[float, Field(gt=0)] = 10.0
+    """Hours of the training parts, drawn at random, that clusters are found in; all of them, where
+    there are fewer. All frames are put into clusters."""
+
+    BEFORE: ClassVar[frozenset[str]] = frozenset({"iterations", "layer", "cluster_hours"})
+    """What decides the clusters alone, not how they are learnt."""
+
+
+FRONTENDS = components("models/frontends")
+ENCODERS = components("models/encoders")
+HEADS = components("models/heads")
+OBJECTIVES = components("objectives/pretraining")
+COMPONENTS = {
+    "frontend": FRONTENDS,
+    "encoder": ENCODERS,
+    "mixer": MIXERS,
+    "head": HEADS,
+    "objective": OBJECTIVES,
+}
 
 
 class Corpus(Section):
@@ -220,6 +271,9 @@ class Corpus(Section):
     """Part that selects checkpoints and decoding weights."""
     test: Annotated[tuple[str, ...], Field(min_length=1)] = ("test-clean", "test-other")
     """Parts that are only ever scored."""
+    label_minutes: PositiveSeconds | None = None
+    """Minutes of `train` whose transcripts are used, chosen evenly over speakers, fewer being part
+    of more; null: all. Neither pretraining nor the language model's text is cut."""
     text: str | None = "lm-text"
     """Part that holds the language model's text; null: the training transcripts alone."""
     sample: SampleConfig = SampleConfig()
@@ -348,7 +402,7 @@ class LanguageModel(Section):
 class Model(Section):
     """frontend -> encoder -> head."""
 
-    normalize: Literal["global", "speaker", "utterance", "none"] = "global"
+    normalize: Normalize = "global"
     """Mean and variance of the features: of the training parts, of all that a speaker says in a
     part (`transcribe` and `evaluate` know no speakers: of each recording), of each utterance, or
     untouched."""
@@ -396,8 +450,9 @@ class Optimization(Section):
     """`sortagrad`: the first epoch goes from short to long examples; later ones are shuffled."""
     init: Literal["default", "xavier"] = "default"
     """Initial weight matrices: torch's own, or normal with variance 2 / (inputs + outputs)."""
-    schedule: Literal["cosine", "linear", "noam", "constant"] = "cosine"
-    """What follows the warm-up: down to zero along a cosine or a line, or as 1/sqrt(step)."""
+    schedule: Literal["cosine", "linear", "noam", "constant", "tri_stage"] = "cosine"
+    """What follows the warm-up: down to zero along a cosine or a line, or as 1/sqrt(step);
+    `tri_stage`: held for 0.4 of all steps, then falling to a twentieth by equal factors."""
     warmup: Fraction = 0.1
     """Share of all steps in which the learning rate rises from zero."""
     clip: Annotated[float, Field(gt=0)] = 1.0
@@ -421,6 +476,61 @@ class Train(Optimization):
     """SpecAugment; `{time_masks: 0, mel_masks: 0}` turns it off."""
     validate_utterances: Positive = 1000
     """Utterances of the dev part, taken evenly, that are decoded after each epoch."""
+
+
+class PretrainTrain(Optimization):
+    """How a model is pretrained."""
+
+    batch_seconds: PositiveSeconds = 120.0
+    """Seconds of audio, padding included, in one step."""
+    max_seconds: PositiveSeconds = 30.0
+    """Longer utterances are left out; they are counted and reported."""
+    validate_utterances: Positive = 500
+    """Utterances of the dev part, taken evenly, that the objective is measured on."""
+    average: Annotated[int, Field(ge=0)] = 1
+    """Last epochs whose weights are averaged at the end; kept where better on dev than the best."""
+
+
+class Collapse(Section):
+    """When a pretraining is given up, because what it learns has become all the same."""
+
+    codes: Annotated[float, Field(ge=1)] = 2.0
+    """Lowest perplexity of the codes that are to be told, on the dev part."""
+    guesses: Annotated[float, Field(ge=1)] = 1.5
+    """Lowest perplexity of the codes that are told."""
+    rank: Annotated[float, Field(ge=1)] = 1.5
+    """Lowest effective rank of the encoder's outputs where nothing is hidden: exp of the entropy of
+    the shares of their variances along principal axes."""
+    after: Fraction = 0.1
+    """Share of the training before which it is not looked at."""
+
+
+class Pretrain(Section):
+    """Self-supervised learning of front end and encoder, before `train` gives them a new head."""
+
+    parts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Parts to learn from, without their transcripts; null: those of `corpus.train`."""
+    objective: choice(OBJECTIVES) = {"name": "bestrq"}  # type: ignore[valid-type]
+    """What is learnt."""
+    train: PretrainTrain = PretrainTrain()
+    """How it is trained. Its seed is its own: all seeds of a study start from one pretraining."""
+    collapse: Collapse = Collapse()
+    """When it is given up."""
+
+    def label(self, model: Model) -> str:
+        """How such a pretraining is called in the name of a run."""
+        return f"{self.objective.label()}-{model.encoder.label()}"
+
+
+class Finetune(Section):
+    """How a pretrained model learns to recognise; the head is new."""
+
+    frozen: Literal["none", "frontend", "all"] = "none"
+    """What stays as it was pretrained: nothing, the front end, or front end and encoder."""
+    frozen_steps: NonNegative = 0
+    """Steps in which the head alone learns."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The learning rate of each layer is this share of that of the layer above it."""
 
 
 _DeepSpeech2: Any = ENCODERS["ds2"]
@@ -515,6 +625,37 @@ class Score(Section):
     """Seed of the resampling."""
 
 
+class Probe(Section):
+    """How it is found out what each layer of an encoder knows."""
+
+    tasks: Annotated[tuple[ProbeTask, ...], Field(min_length=1)] = (
+        "speaker",
+        "theme",
+        "characters",
+    )
+    """`speaker`: who speaks; `theme`: what a call of the built-in corpus is about; `characters`:
+    which letters are said."""
+    of: Literal["train", "pretrain"] = "train"
+    """Which model is asked: the trained one, or what it began with."""
+    utterances: Positive = 2000
+    """Utterances of the training parts, and of each test part, evenly over speakers, at most."""
+    l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        0.0001,
+        0.001,
+        0.01,
+        0.1,
+        1.0,
+        10.0,
+    )
+    """Strengths of the penalty that are tried."""
+    shuffles: Positive = 3
+    """Times that labels are shuffled for the probes that show what chance gives."""
+    samples: Annotated[int, Field(ge=100)] = 1000
+    """Resamples of speakers behind an interval."""
+    seed: int = 1
+    """Seed of the shuffling and the resampling."""
+
+
 class Experiment(Section):
     """Everything that decides one row of a table."""
 
@@ -530,10 +671,16 @@ class Experiment(Section):
     """The n-gram of the beam search."""
     model: Model = Model()
     """frontend -> encoder -> head."""
+    pretrain: Pretrain | None = None
+    """What front end and encoder learn without labels, before they are trained; null: nothing."""
+    finetune: Finetune = Finetune()
+    """How a pretrained model is trained; without `pretrain` nothing reads it."""
     train: Train = Train()
     """How the model is trained."""
     neural_lm: NeuralLM | None = None
     """A recurrent language model beside the n-gram; null: none."""
+    probe: Probe | None = None
+    """What is asked of each layer of the encoder; null: nothing."""
     decode: Decode = Decode()
     """How hypotheses are found."""
     score: Score = Score()
@@ -671,6 +818,73 @@ class TrainSlice(Section):
     """How it is trained."""
     dev: str
     """Part that selects the weights."""
+    finetune: Finetune | None = None
+    """How a pretrained model is trained; null: it is not pretrained."""
+
+
+class LabelsSlice(Section):
+    """What decides which transcripts are used."""
+
+    label_minutes: PositiveSeconds
+    """Minutes of the training parts."""
+
+
+class ClusteredFeatures(Section):
+    """Features, so many of them side by side as the front end makes into one frame."""
+
+    features: Features
+    """What is clustered."""
+    normalize: Normalize
+    """Mean and variance of the features."""
+    frontend: choice(FRONTENDS)  # type: ignore[valid-type]
+    """What shortens time."""
+
+
+class ClusterSlice(Section):
+    """What decides the cluster of each frame."""
+
+    clusters: Positive
+    """How many there are."""
+    hours: Annotated[float, Field(gt=0)]
+    """Hours of the training parts that they are found in."""
+    seed: int
+    """Seed of what is drawn: these hours, and where clusters begin."""
+    dev: str
+    """Part whose frames are put into clusters that were found without it."""
+    of: ClusteredFeatures | None = None
+    """What is clustered; null: what a pretraining has learnt."""
+    layer: Positive | None = None
+    """Layer of that pretraining; null: the middle one."""
+
+
+class PretrainSlice(Section):
+    """What decides a pretrained model."""
+
+    features: Features
+    """What the model reads."""
+    normalize: Normalize
+    """Mean and variance of the features."""
+    frontend: choice(FRONTENDS)  # type: ignore[valid-type]
+    """What turns features into the encoder's input."""
+    encoder: choice(ENCODERS)  # type: ignore[valid-type]
+    """What learns."""
+    objective: choice(OBJECTIVES)  # type: ignore[valid-type]
+    """What is learnt."""
+    train: PretrainTrain
+    """How it is trained."""
+    collapse: Collapse
+    """When it is given up."""
+    dev: str
+    """Part that selects the weights."""
+
+
+class ProbeSlice(Probe):
+    """What decides what is found."""
+
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Parts to learn from."""
+    test: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Parts to be told."""
 
 
 class DecodeSlice(Decode):

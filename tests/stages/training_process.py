@@ -2,9 +2,10 @@
 
     python training_process.py SETTINGS.json
 
-Settings: `config`, `inputs`, `work`, `out` (where the weights go, by rank), `stop_at`, `timeout`
-(of collectives), `hang` ([rank, step] that stops there), `kills` (how often a fresh attempt is
-killed, after random milliseconds up to `kill_within`, before the one that is let finish).
+Settings: `config` (with `pretrain` that of a pretraining), `inputs`, `work`, `out` (where the
+weights go, by rank), `stop_at`, `timeout` (of collectives), `hang` ([rank, step] that stops there),
+`kills` (how often a fresh attempt is killed, after random milliseconds up to `kill_within`, before
+the one that is let finish).
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ import torch
 from lightasr import schema
 from lightasr.errors import RetryError
 from lightasr.train import distributed, loop
+from lightasr.train.pretraining import Pretraining
+from lightasr.train.recognition import Recognition
 
 
 def main() -> None:
     settings = json.loads(Path(sys.argv[1]).read_text())
-    config = schema.TrainSlice.model_validate_json(json.dumps(settings["config"]))
+    section = schema.PretrainSlice if settings.get("pretrain") else schema.TrainSlice
+    config = section.model_validate_json(json.dumps(settings["config"]))
     inputs = {name: Path(path) for name, path in settings["inputs"].items()}
     work = Path(settings["work"])
     if "kills" in settings:
@@ -35,10 +39,11 @@ def main() -> None:
         once(settings, config, inputs, work)
 
 
-def once(settings: dict, config: schema.TrainSlice, inputs: dict[str, Path], work: Path) -> None:
+def once(settings: dict, config: loop.Config, inputs: dict[str, Path], work: Path) -> None:
     """One process of a team: fit to `stop_at`, then write weights and losses."""
     team = distributed.Team(settings.get("timeout", 60))
-    trainer = loop.Trainer(config, inputs, work, team)
+    task = Pretraining if settings.get("pretrain") else Recognition
+    trainer = loop.Trainer(config, inputs, work, team, task)
     losses: list[float] = []
     train_step = trainer.train_step
 

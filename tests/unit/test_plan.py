@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,26 @@ DOWNSTREAM = {
     "decode": {"decode", "score"},
     "score": {"score"},
     "measure": {"measure"},
+}
+"""What is made again where everything that there is by default is asked for;"""
+AFTER_LABELS = {"labels", "tokenizer", "lm", "neural_lm", "train", "probe", "decode", "score"}
+DOWNSTREAM_OF_ALL = {
+    **DOWNSTREAM,
+    "archive": {"archive", "features", "cluster", "pretrain", *AFTER_LABELS},
+    "features": {"features", "cluster", "pretrain", *AFTER_LABELS},
+    "train": {"train", "probe", "decode", "score"},
+    "probe": {"probe"},
+    "labels": AFTER_LABELS,
+    "tokenizer": AFTER_LABELS - {"labels", "lm"},
+    "cluster": {"cluster", "pretrain", "train", "probe", "decode", "score"},
+    "pretrain": {"cluster", "pretrain", "train", "probe", "decode", "score"},
+}
+"""where all that there is is asked for."""
+ALL = {
+    "neural_lm": {},
+    "probe": {},
+    "pretrain": {"objective": "hubert"},
+    "corpus": {"label_minutes": 0.5},
 }
 on_one_project = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -295,6 +316,102 @@ def test_a_value_changes_its_stage_and_what_reads_it(
     assert changed(before, planned(project, base=change)) == DOWNSTREAM[stage]
 
 
+def test_fine_tunings_share_a_pretraining(project: Path) -> None:
+    """Head, seeds, labels, and how it is fine-tuned are none of its business."""
+    pretrained = {"pretrain": {}}
+    rows = {
+        "plain": {},
+        "a": pretrained,
+        "b": pretrained | {"finetune": {"frozen": "all"}, "model": {"head": "layer_sum"}},
+        "c": pretrained | {"train": {"schedule": "tri_stage"}, "corpus": {"label_minutes": 0.5}},
+    }
+    plan = planned(project, experiments=rows, seeds=[1, 2])
+    (pretrain,) = plan.of_stage("pretrain")
+    trains = [run.train for name in "abc" for run in row(plan, name).runs]
+    assert len({job.id for job in trains}) == len(trains)
+    assert all(job.inputs["pretrain"] is pretrain for job in trains)
+    assert "pretrain" not in row(plan, "plain").runs[0].train.inputs
+    assert plan.job("pretrain", "a") is pretrain
+    with pytest.raises(LightasrError, match="'plain' has no pretrain"):
+        plan.job("pretrain", "plain")
+    for other in (
+        {"features": {"mels": 30}},
+        {"model": {"encoder": {"dim": 48}}},
+        {"pretrain": {"objective": {"codes": 9}}},
+    ):
+        after = planned(project, base=other, experiments={"a": pretrained | other})
+        assert ids(after, "pretrain").isdisjoint({pretrain.id})
+
+
+def test_a_scale_says_how_models_are_pretrained_and_a_study_whether(project: Path) -> None:
+    scale = project / "config" / "scales" / "smoke.yaml"
+    tree = yaml.safe_load(scale.read_text())
+    tree |= {"pretrain": {"train": {"epochs": 7}}, "neural_lm": {"unit": "word"}}
+    scale.write_text(yaml.safe_dump(tree))
+    plan = planned(
+        project,
+        experiments={
+            "scratch": {},
+            "pretrained": {"pretrain": {"objective": "bestrq"}},
+            "not": {"extends": "pretrained", "pretrain": None},
+        },
+    )
+    assert not plan.of_stage("neural_lm")
+    assert row(plan, "scratch").runs[0].pretrain is None
+    assert row(plan, "not").runs[0].pretrain is None
+    pretrained = row(plan, "pretrained").config.pretrain
+    assert pretrained is not None
+    assert pretrained.train.epochs == 7
+
+
+def test_without_pretraining_no_key_is_another(project: Path) -> None:
+    """`finetune` alone changes nothing."""
+    before = planned(project)
+    assert changed(before, planned(project, base={"finetune": {"layer_decay": 0.5}})) == set()
+
+
+def test_a_pretraining_learns_from_parts_that_are_there_and_not_held_out(project: Path) -> None:
+    more = {"pretrain": {"parts": ["train-clean-100", "train-other-500"]}}
+    parts = {"name": "librispeech"}
+    plan = planned(project, base={"corpus": parts, **more})
+    inputs = {job.label for job in plan.of_stage("pretrain")[0].inputs.values()}
+    assert inputs == {"train-clean-100-fbank", "train-other-500-fbank", "dev-clean-fbank"}
+    for name, reason in (
+        ("test-clean", "'test-clean' is held out"),
+        ("train-clean", "has no part 'train-clean'; did you mean 'train-clean-"),
+    ):
+        with pytest.raises(LightasrError, match=f"mine.yaml: base: pretrain.parts: .*{reason}"):
+            planned(project, base={"corpus": parts, "pretrain": {"parts": [name]}})
+
+
+def test_what_is_probed_is_the_trained_model_or_what_it_began_with(project: Path) -> None:
+    rows = {
+        "no": {},
+        "trained": {"probe": {}},
+        "learnt": {"probe": {"of": "pretrain"}, "pretrain": {"objective": "bestrq"}},
+    }
+    plan = planned(project, experiments=rows)
+    assert row(plan, "no").runs[0].probe is None
+    for name, stage in (("trained", "train"), ("learnt", "pretrain")):
+        run = row(plan, name).runs[0]
+        assert run.probe is not None
+        assert run.probe.inputs[stage] is getattr(run, stage)
+        assert run.probe.receipt in plan.studies[0].receipts
+        labels = {n for n in run.probe.inputs if n.startswith("features/")}
+        assert labels == {"features/train-clean-100", "features/test-clean", "features/test-other"}
+    with pytest.raises(LightasrError, match=r"mine\.yaml: a: probe\.of: 'pretrain', but nothing"):
+        planned(project, experiments={"a": {"probe": {"of": "pretrain"}}})
+
+
+def test_few_labels_are_those_of_tokenizer_language_models_and_training(project: Path) -> None:
+    base = {"neural_lm": {}, "corpus": {"label_minutes": 0.5}}
+    plan = planned(project, base=base)
+    (labels,) = plan.of_stage("labels")
+    assert labels.label == "0.5min"
+    for stage in ("tokenizer", "lm", "neural_lm", "train"):
+        assert all(job.inputs["labels"] is labels for job in plan.of_stage(stage)), stage
+
+
 def test_models_are_measured_for_studies_with_such_columns(project: Path) -> None:
     rows = {"a": {}, "b": {"model": {"encoder": {"dim": 48}}}}
     assert not planned(project, experiments=rows).of_stage("measure")
@@ -333,13 +450,12 @@ def test_another_seed_changes_what_is_trained(project: Path) -> None:
 def test_a_new_stage_version_makes_the_stage_again_and_what_reads_it(
     project: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    before = planned(project, base={"neural_lm": {}}, columns=["params", "train_step"])
+    before = planned(project, base=ALL, columns=["params", "train_step"])
     labels = {job.label for job in before.jobs.values()}
     tables = before.studies[0].tables
     monkeypatch.setitem(planning.STAGE_VERSION, stage, planning.STAGE_VERSION[stage] + 1)
     after = load_plan(project, "smoke", ["mine"])
-    reads = {"neural_lm"} if "tokenizer" in DOWNSTREAM[stage] else set()
-    assert changed(before, after) == DOWNSTREAM[stage] | reads
+    assert changed(before, after) == DOWNSTREAM_OF_ALL[stage]
     assert {job.label for job in after.jobs.values()} == labels
     assert after.studies[0].tables[-1] != tables[-1], "the table is stale as well"
 
@@ -592,3 +708,59 @@ def test_the_study_of_the_page_on_language_models_is_planned(project: Path) -> N
     rows = ["words", "trigram", "transcripts", "mixed", "letters", "pieces"]
     assert [experiment.name for experiment in plan.experiments] == rows
     assert len(plan.of_stage("lm")) == len(rows)
+
+
+# --- pretrainings that tell clusters -------------------------------------------------------------
+
+
+def hubert(**keys: Any) -> dict[str, Any]:
+    return {"pretrain": {"objective": {"name": "hubert", **keys}}}
+
+
+def chain(project: Path, **settings: Any) -> list[Job]:
+    """Clusters and pretrainings of a row, the last one first."""
+    found: list[Job] = []
+    job = one_run(project, **settings).pretrain
+    while job is not None:
+        found.append(job)
+        job = job.inputs.get("clusters" if job.stage == "pretrain" else "pretrain")
+    return found
+
+
+def test_clusters_and_pretrainings_follow_each_other(project: Path) -> None:
+    """First clusters are of features; the last pretraining is what is fine-tuned."""
+    jobs = chain(project, **hubert(iterations=3))
+    assert [job.stage for job in jobs] == ["pretrain", "cluster"] * 3
+    assert [bool(job.config.get("of")) for job in jobs[1::2]] == [False, False, True]
+    parts = {"features/train-clean-100", "features/dev-clean"}
+    assert all(parts <= job.inputs.keys() for job in jobs)
+    assert one_run(project, **hubert(iterations=3)).train.inputs["pretrain"].id == jobs[0].id
+    assert not planned(project, base={"pretrain": {}}).of_stage("cluster")
+
+
+def test_iterations_share_those_before_them(project: Path) -> None:
+    """So does what is clustered later, and how; each in what hangs on it alone."""
+    short, long = (chain(project, **hubert(iterations=n)) for n in (1, 3))
+    assert [job.id for job in short] == [job.id for job in long[-2:]]
+    lower = chain(project, **hubert(iterations=3, layer=1))
+    assert [a.id == b.id for a, b in zip(lower, long, strict=True)] == [False] * 4 + [True] * 2
+    warm = chain(project, **hubert(iterations=3, temperature=0.2))
+    assert [a.id == b.id for a, b in zip(warm, long, strict=True)] == [False] * 5 + [True]
+    for other in (hubert(iterations=3, cluster_hours=1.0), hubert(iterations=3, clusters=9)):
+        ids_of_all = {job.id for job in chain(project, **other)}
+        assert ids_of_all.isdisjoint({job.id for job in long})
+
+
+def test_clusters_of_features_know_no_encoder(project: Path) -> None:
+    model = {"encoder": {"name": "transformer", "dim": 16}}
+    plain, other = chain(project, **hubert()), chain(project, model=model, **hubert())
+    assert plain[-1].id == other[-1].id
+    assert plain[-2].id != other[-2].id
+
+
+def test_a_layer_that_the_encoder_lacks_is_refused(project: Path) -> None:
+    for name, layers in (("ds2", 3), ("transformer", 3), ("efficientnetv2", 4)):
+        model = {"encoder": {"name": name, "layers": 3}}
+        assert planned(project, base={"model": model, **hubert(layer=layers)})
+        with pytest.raises(LightasrError, match=rf"objective\.layer: 5, .* has {layers} layers"):
+            planned(project, base={"model": model, **hubert(layer=5)})

@@ -15,7 +15,9 @@ SCALES = ("smoke", "sample", "mini-librispeech", "librispeech-100", "librispeech
 
 
 def of_stage(scale: str, stage: str) -> list[Job]:
-    return load_plan(ROOT, scale, ["encoders", "mixers"]).of_stage(stage)
+    return load_plan(
+        ROOT, scale, ["encoders", "mixers", "ssl_label_budget", "ssl_objectives"]
+    ).of_stage(stage)
 
 
 def most(scale: str, stage: str, project: Path = Path("/nowhere")) -> Needs:

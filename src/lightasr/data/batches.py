@@ -48,6 +48,11 @@ class Utterance:
     speed: float
 
     @property
+    def recording(self) -> str:
+        """The id that it has at its true speed."""
+        return self.id if self.speed == 1 else self.id.removesuffix(f"-x{self.speed:g}")
+
+    @property
     def least_outputs(self) -> int:
         """Output frames CTC needs: one a symbol, and a blank between equal neighbours."""
         tokens = self.tokens

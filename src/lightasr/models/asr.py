@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from lightasr import schema
 from lightasr.data.moments import Moments
 from lightasr.errors import LightasrError
-from lightasr.models.layers import valid_mask
+from lightasr.models.layers import Layered, LayerReader, valid_mask
 from lightasr.models.registry import component
 
 
@@ -54,7 +55,17 @@ class AcousticModel(nn.Module):
         self.normalizer = Normalizer(config.normalize, features)
         self.frontend = component("frontend", config.frontend)(config.frontend, features)
         self.encoder = component("encoder", config.encoder)(config.encoder, self.frontend.dim)
-        self.head = component("head", config.head)(config.head, self.encoder.dim, symbols)
+        head, sizes = component("head", config.head), [self.encoder.dim, symbols]
+        self.layered = issubclass(head, LayerReader)
+        """Whether the head reads every layer of the encoder."""
+        if self.layered:
+            if not isinstance(self.encoder, Layered):
+                raise LightasrError(
+                    f"model.head: '{config.head.name}' reads every layer of the encoder, but "
+                    f"'{config.encoder.name}' shows only its last; derive it from Layered"
+                )
+            sizes.append(self.encoder.depth)
+        self.head = head(config.head, *sizes)
 
     def forward(
         self, x_btf: Tensor, lengths_b: Tensor, augment: nn.Module | None = None
@@ -63,8 +74,13 @@ class AcousticModel(nn.Module):
         if augment is not None:
             x_btf = augment(x_btf, lengths_b)
         x_btd, lengths_b = self.frontend(x_btf, lengths_b)
-        x_btd, lengths_b = self.encoder(x_btd, lengths_b)
-        return self.head(x_btd).float().log_softmax(-1), lengths_b
+        if self.layered:
+            states = cast(Layered, self.encoder).states(x_btd, lengths_b)
+            scores_btv = self.head(list(states))
+        else:
+            x_btd, lengths_b = self.encoder(x_btd, lengths_b)
+            scores_btv = self.head(x_btd)
+        return scores_btv.float().log_softmax(-1), lengths_b
 
     def output_lengths(self, lengths_b: Tensor) -> Tensor:
         """Frames of log-probabilities for features of these lengths."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightasr.errors import LightasrError
 from lightasr.models.frames import Chunks, Frames
-from lightasr.models.layers import valid_mask
+from lightasr.models.layers import Layered, valid_mask
 from lightasr.schema import BlockStack, Streaming
 
 
@@ -26,7 +26,7 @@ class Streams(Protocol):
         """The next chunk; `state` is None at the beginning, then what was returned before."""
 
 
-class Blocks(nn.Module):
+class Blocks(Layered):
     """(B, T, I) -> (B, T, dim)."""
 
     block: ClassVar[type[nn.Module]]
@@ -45,12 +45,15 @@ class Blocks(nn.Module):
         """Whether `stream` works."""
         return self.streaming is not None
 
-    def forward(self, x_btd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    def states(self, x_btd: Tensor, lengths_b: Tensor) -> Iterator[Tensor]:
         frames = Frames(valid_mask(lengths_b, x_btd.shape[1]), self.chunks())
         x_btd = self.dropout(self.project(x_btd))
         for block in self.blocks:
-            x_btd = block(x_btd, frames)
-        return x_btd, lengths_b
+            yield (x_btd := block(x_btd, frames))
 
     def chunks(self) -> Chunks | None:
         """What the frames of this batch see; drawn anew for each in dynamic training."""

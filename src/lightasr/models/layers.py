@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightasr.models.synced import sum_over_team
@@ -16,6 +20,34 @@ def valid_mask(lengths_b: Tensor, frames: int) -> Tensor:
 def subsampled(lengths_b: Tensor, stride: int) -> Tensor:
     """Lengths after a convolution with `same` padding and this stride."""
     return torch.div(lengths_b + stride - 1, stride, rounding_mode="floor")
+
+
+def stacked(x_btf: Tensor, lengths_b: Tensor, factor: int) -> Tensor:
+    """(B, T / factor, factor * F): frames side by side, zeros where the last ones lack some."""
+    x_btf = x_btf.masked_fill(~valid_mask(lengths_b, x_btf.shape[1])[:, :, None], 0)
+    x_btf = F.pad(x_btf, (0, 0, 0, -x_btf.shape[1] % factor))
+    return x_btf.reshape(len(x_btf), -1, factor * x_btf.shape[2])
+
+
+class Layered(nn.Module, ABC):
+    """An encoder that shows what each of its layers says."""
+
+    @abstractmethod
+    def states(self, x_btd: Tensor, lengths_b: Tensor) -> Iterator[Tensor]:
+        """(B, T, dim) after each layer; the last is what the encoder returns."""
+
+    @property
+    @abstractmethod
+    def depth(self) -> int:
+        """How many layers there are."""
+
+    def forward(self, x_btd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
+        *_, last_btd = self.states(x_btd, lengths_b)
+        return last_btd, lengths_b
+
+
+class LayerReader(nn.Module):
+    """A head of `(config, dim, symbols, layers)` that reads what all layers of an encoder say."""
 
 
 class MaskedBatchNorm(nn.Module):

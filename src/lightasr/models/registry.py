@@ -11,7 +11,13 @@ from torch import nn
 from lightasr.errors import LightasrError
 from lightasr.schema import COMPONENTS, Component
 
-FOLDERS = {"frontend": "frontends", "encoder": "encoders", "mixer": "mixers", "head": "heads"}
+FOLDERS = {
+    "frontend": "models.frontends",
+    "encoder": "models.encoders",
+    "mixer": "models.mixers",
+    "head": "models.heads",
+    "objective": "objectives.pretraining",
+}
 _registered: dict[tuple[str, str], type[nn.Module]] = {}
 Module = TypeVar("Module", bound=type[nn.Module])
 
@@ -30,5 +36,5 @@ def component(kind: str, config: Component) -> type[nn.Module]:
     """The module class that `config` configures."""
     if config.name not in COMPONENTS[kind]:
         raise LightasrError(f"unknown {kind} '{config.name}'; known: {', '.join(COMPONENTS[kind])}")
-    import_module(f"lightasr.models.{FOLDERS[kind]}.{config.name}")
+    import_module(f"lightasr.{FOLDERS[kind]}.{config.name}")
     return _registered[kind, config.name]

@@ -32,6 +32,17 @@ RUN_HEADERS = {
     "energy_joules": "energy (J)",
     "lm_params": "LM params (M)",
 }
+PRETRAIN = "pretrain_"
+PRETRAIN_HEADERS = {
+    f"{PRETRAIN}{name}": f"pretraining: {RUN_HEADERS[name]}"
+    for name in (
+        "minutes",
+        "gpu_hours",
+        "peak_memory_mb",
+        "audio_seconds_per_second",
+        "energy_joules",
+    )
+}
 MEASURED_HEADERS = {
     "gmacs_per_s": "GMACs per s of audio",
     "file_mb": "model file (MB)",
@@ -46,11 +57,12 @@ MEASURED_HEADERS = {
 PART_HEADERS = {"wer": "WER (%)", "cer": "CER (%)", "rtfx": "RTFx"}
 TEXT_HEADERS = {"ppl": "perplexity", "bpc": "bits/character"}
 """Of the neural language model, on the transcripts of a part."""
-WHOLE_HEADERS = RUN_HEADERS | MEASURED_HEADERS
+WHOLE_HEADERS = RUN_HEADERS | PRETRAIN_HEADERS | MEASURED_HEADERS
 """Of a model, whatever the part."""
 SOURCES = {
     **{"wer": "score", "cer": "score", "rtfx": "decode"},
     **dict.fromkeys(("lm_params", *TEXT_HEADERS), "neural_lm"),
+    **dict.fromkeys(PRETRAIN_HEADERS, "pretrain"),
     **dict.fromkeys(MEASURED_HEADERS, "measure"),
 }
 

@@ -178,6 +178,7 @@ def _figures(table: StudyTable, wer_column: str | None, wer: list[Cell]) -> list
             "than those on the dotted line; vertical lines are 95 % intervals."
         )
         figures.append(Figure(svg, caption))
+    figures += _probes(table)
     runs = _tuned_runs(table)
     if runs:
         figures.append(_tuning(table, runs, [name for _, name in ranked]))
@@ -191,6 +192,19 @@ def _figures(table: StudyTable, wer_column: str | None, wer: list[Cell]) -> list
 
 def _costs(table: StudyTable) -> dict[str, str]:
     return COSTS if read_costs(table) is None else MEASURED_COSTS
+
+
+def _probes(table: StudyTable) -> list[Figure]:
+    """What each layer of an experiment's first model knows, where somebody asked."""
+    asked = {row.name: row.runs[0].probe for row in table.rows}
+    return [
+        Figure(
+            (probe / "probes.svg").read_text(encoding="utf-8"),
+            f"What linear probes find in each layer of {name}, 0 being the front end's output.",
+        )
+        for name, probe in asked.items()
+        if probe is not None and probe.is_dir()
+    ]
 
 
 def _tuned_runs(table: StudyTable) -> dict[str, SeedRun]:

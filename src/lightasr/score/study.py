@@ -20,12 +20,12 @@ from lightasr.score.bootstrap import (
     sampled_difference,
     sampled_rate,
 )
-from lightasr.score.columns import Column, parse_column
+from lightasr.score.columns import PRETRAIN, Column, parse_column
 from lightasr.score.wer import check_same_utterances, read_errors
 
 SIGNIFICANT = 0.05
-# column: its key in the run.json of a training, or of a neural language model, and what that is
-# divided by to get the column's unit
+# column: its key in the run.json of a training (a pretraining's has a prefix), or of a neural
+# language model, and what that is divided by to get the column's unit
 RUN_VALUES: dict[str, tuple[str, float]] = {
     "params": ("params", 1),
     "minutes": ("seconds", 60),
@@ -51,12 +51,15 @@ class SeedRun:
     decode: Path
     score: Path
     neural_lm: Path | None = None
+    pretrain: Path | None = None
+    probe: Path | None = None
 
     @property
     def directories(self) -> dict[str, Path]:
         """Where each stage's results lie."""
+        first = {"neural_lm": self.neural_lm, "pretrain": self.pretrain, "probe": self.probe}
         own = {"train": self.train, "decode": self.decode, "score": self.score}
-        return own if self.neural_lm is None else {**own, "neural_lm": self.neural_lm}
+        return {name: path for name, path in first.items() if path is not None} | own
 
 
 @dataclass(frozen=True)
@@ -290,7 +293,7 @@ def _measured(directory: Path, column: Column) -> float | None:
         key, divisor = TEXT_VALUES[column.quantity], 1.0
         value = run.get("parts", {}).get(column.part, {}).get(key)
     else:
-        key, divisor = RUN_VALUES[column.quantity]
+        key, divisor = RUN_VALUES[column.quantity.removeprefix(PRETRAIN)]
         value = run.get(key)
     if value is None:
         return None

@@ -17,6 +17,7 @@ from lightasr.data.batches import (
     read_held_out,
     read_utterances,
 )
+from lightasr.data.labels import read_labels
 from lightasr.errors import LightasrError
 from lightasr.models.asr import AcousticModel
 from lightasr.text.tokenizers import Tokenizer, load_tokenizer
@@ -25,21 +26,52 @@ from lightasr.train.task import Corpus
 MEASURED_UTTERANCES = 2000
 
 
-class TrainingCorpus(Corpus[Batch]):
-    """Training and dev utterances of one run, with the tokenizer that writes them."""
+class SpeechCorpus(Corpus[Batch]):
+    """Utterances, and the features of each."""
 
     examples, costs = "utterances", "s of audio"
+    utterances: list[Utterance]
+
+    def __init__(self, config: schema.Train | schema.PretrainTrain, by_speaker: bool) -> None:
+        super().__init__(config, config.batch_seconds)
+        self.store = FeatureStore(by_speaker)
+
+    def sample(self) -> list[Tensor]:
+        """Features of training utterances, evenly chosen, to measure mean and variance on."""
+        every = -(-len(self.utterances) // MEASURED_UTTERANCES)
+        return [self.store.load(utterance) for utterance in self.utterances[::every]]
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def size(self, example: int) -> float:
+        return self.utterances[example].seconds
+
+    def read(self, part: Sequence[int]) -> Batch:
+        return self.store.read(self.utterances, part)
+
+    def stream(self, parts: list[list[int]]) -> Iterator[Batch]:
+        return self.store.stream(self.utterances, parts)
+
+
+class TrainingCorpus(SpeechCorpus):
+    """Training and dev utterances of one run, with the tokenizer that writes them."""
 
     def __init__(self, config: schema.TrainSlice, inputs: dict[str, Path]) -> None:
-        super().__init__(config.train, config.train.batch_seconds)
+        super().__init__(config.train, config.model.normalize == "speaker")
         self.max_seconds = config.train.max_seconds
         self.tokenizer: Tokenizer = load_tokenizer(inputs["tokenizer"])
         dev_name = f"features/{config.dev}"
-        training = [path for name, path in inputs.items() if name not in {"tokenizer", dev_name}]
+        training = [
+            path
+            for name, path in inputs.items()
+            if name.startswith("features/") and name != dev_name
+        ]
         self.utterances = read_utterances(training, config.text, self.tokenizer)
+        if (labels := read_labels(inputs)) is not None:
+            self.utterances = [each for each in self.utterances if each.recording in labels]
         dev = read_held_out(inputs[dev_name], config.text, self.tokenizer)
-        self.dev = dev[:: max(1, -(-len(dev) // config.train.validate_utterances))]
-        self.store = FeatureStore(by_speaker=config.model.normalize == "speaker")
+        self.dev = thinned(dev, config.train.validate_utterances)
 
     def set_aside_unfit(self, model: AcousticModel, title: str) -> None:
         """Keep the utterances that can be trained on, and count the others by reason.
@@ -70,25 +102,8 @@ class TrainingCorpus(Corpus[Batch]):
         for reason, count in unfit.items():
             self.set_aside[f"{reason} (dev part, from the loss alone)"] = count
 
-    def sample(self) -> list[Tensor]:
-        """Features of training utterances, evenly chosen, to measure mean and variance on."""
-        every = -(-len(self.utterances) // MEASURED_UTTERANCES)
-        return [self.store.load(utterance) for utterance in self.utterances[::every]]
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def size(self, example: int) -> float:
-        return self.utterances[example].seconds
-
     def symbols(self, example: int) -> int:
         return len(self.utterances[example].tokens)
-
-    def read(self, part: Sequence[int]) -> Batch:
-        return self.store.read(self.utterances, part)
-
-    def stream(self, parts: list[list[int]]) -> Iterator[Batch]:
-        return self.store.stream(self.utterances, parts)
 
 
 def zip_outputs(
@@ -97,3 +112,8 @@ def zip_outputs(
     """Each utterance with the frames of log-probabilities that the model gives for it."""
     frames = torch.tensor([utterance.frames for utterance in utterances])
     return zip(utterances, model.output_lengths(frames).tolist(), strict=True)
+
+
+def thinned(utterances: list[Utterance], most: int) -> list[Utterance]:
+    """At most so many of them, taken evenly."""
+    return utterances[:: max(1, -(-len(utterances) // most))]

@@ -33,13 +33,14 @@ from lightasr.train.heap import Heap, allowed_mb
 from lightasr.train.precision import Precision
 from lightasr.train.progress import Progress
 from lightasr.train.recognition import Recognition
-from lightasr.train.schedule import learning_rate, make_optimizer
+from lightasr.train.schedule import learning_rate, leave_for_later, make_optimizer
 from lightasr.train.task import AnyBatch, AnyResult, Step, Task
 
 SAVE_EVERY_SECONDS = 600.0
 COLLECTIVE_TIMEOUT_SECONDS = 600.0
+LOOP = 2  # raised where what a checkpoint holds is no longer what it was
 
-Config = schema.TrainSlice | schema.NeuralLMSlice
+Config = schema.TrainSlice | schema.PretrainSlice | schema.NeuralLMSlice
 
 
 def run(
@@ -99,7 +100,7 @@ class Trainer:
             [
                 config.model_dump(mode="json"),
                 {name: path.name for name, path in inputs.items()},
-                sorted(asdict(Progress())),  # what this version of the loop can go on from
+                [LOOP, *sorted(asdict(Progress()))],  # what this version of the loop can go on from
             ]
         )
         random.seed(config.train.seed)
@@ -116,7 +117,7 @@ class Trainer:
             self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False)
             torch.manual_seed(config.train.seed + 1_000_003 * self.team.rank)  # dropout, masks
         self.precision = Precision(config.train.precision, self.device)
-        self.optimizer = make_optimizer(config.train, self.model)
+        self.optimizer = make_optimizer(config.train, self.model, self.task.pace)
         self.guard = Guard(self.title, self.task, config.train, work)
         self.meter = Meter(self.device)
         self.heap = Heap(allowed_mb() if self.device.type == "cpu" else None)
@@ -161,9 +162,11 @@ class Trainer:
         """One update of the weights; returns the loss in nats per symbol."""
         at, config = self.at, self.config.train
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step.done)
+            group["lr"] = group["share"] * learning_rate(config, step.done)
         self.team.note_step(at.step + 1)
+        self.task.begin_step(step.done)
         local = self.accumulate(batches, step.symbols)
+        leave_for_later(self.optimizer, at.step)
         norm_tensor = self.precision.clipped_norm(self.optimizer, self.model, config.clip)
         audio = sum(batch.seconds for batch in batches)
         # All processes stop or save together, or none: what one wants is told to all.
@@ -176,7 +179,7 @@ class Trainer:
         at.audio_seconds, at.symbols = at.audio_seconds + audio, at.symbols + step.symbols
         return loss
 
-    def accumulate(self, batches: list[AnyBatch], symbols: int) -> float:
+    def accumulate(self, batches: list[AnyBatch], symbols: float) -> float:
         """Gradients of a step's parts; the processes exchange them with the last one only."""
         self.model.train()
         self.optimizer.zero_grad()

@@ -16,7 +16,7 @@ class Progress:
     seconds: float = 0.0
     data_seconds: float = 0.0  # of these, waiting for the next batch
     audio_seconds: float = 0.0
-    symbols: int = 0
+    symbols: float = 0
     energy_joules: float | None = 0.0
     peak_memory_mb: float = 0.0  # of this process, the most in any attempt
     loss_sum: float = 0.0  # over this epoch

@@ -11,10 +11,11 @@ from lightasr import schema
 from lightasr.data.batches import Batch
 from lightasr.models.asr import AcousticModel, save_model
 from lightasr.models.init import init_xavier
+from lightasr.models.pretrained import begin_with, freeze, layers_above
 from lightasr.objectives.ctc import ctc_loss
 from lightasr.train.augment import SpecMasks
 from lightasr.train.corpus import TrainingCorpus
-from lightasr.train.task import Task
+from lightasr.train.task import Pace, Task
 from lightasr.train.validate import DevResult, validate
 
 Scores = tuple[Tensor, Tensor]
@@ -42,10 +43,14 @@ class Recognition(Task[Batch]):
         ).to(device)
         if config.train.init == "xavier":
             init_xavier(self.model)
+        if config.finetune is not None:
+            begin_with(self.model, inputs["pretrain"])
+            freeze(self.model, config.finetune.frozen)
         self.corpus.set_aside_unfit(self.model, title)
-        if config.model.normalize == "global":
+        if config.model.normalize == "global" and config.finetune is None:
             self.model.normalizer.measure(self.corpus.sample())
         self.augment = SpecMasks(config.train.augment)
+        self.above = layers_above(self.model)
 
     def forward(self, model: nn.Module, batch: Batch) -> Scores:
         return model(
@@ -58,6 +63,14 @@ class Recognition(Task[Batch]):
             return logp_btv.sum() * 0
         targets = batch.targets_bu.to(self.device), batch.target_lengths_b.to(self.device)
         return ctc_loss(logp_btv, lengths_b, *targets)
+
+    def pace(self, parameter: str) -> Pace:
+        """A pretrained layer learns the later and the slower the lower it is; the head at once."""
+        config = self.config.finetune
+        above = self.above.get(parameter)
+        if config is None or above is None:
+            return Pace()
+        return Pace(config.layer_decay**above, config.frozen_steps)
 
     def validate(self) -> DevResult:
         return validate(

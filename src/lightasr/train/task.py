@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,18 @@ class Step:
     """One update of the weights: this process's parts of its batch, and the size of the whole."""
 
     parts: list[list[int]]
-    symbols: int
+    symbols: float
     done: float
     """Share of the training that is done after it."""
+
+
+class Pace(NamedTuple):
+    """How fast a parameter learns."""
+
+    share: float = 1.0
+    """Of the learning rate."""
+    first_step: int = 0
+    """The step that first changes it."""
 
 
 class Member(Protocol):
@@ -93,8 +102,8 @@ class Corpus(ABC, Generic[Batch]):
         """What an example costs; so much padding costs the same."""
 
     @abstractmethod
-    def symbols(self, example: int) -> int:
-        """Symbols of an example that the loss is of."""
+    def symbols(self, example: int) -> float:
+        """Symbols of an example that the loss is of, or how many are to be expected."""
 
     @abstractmethod
     def read(self, part: Sequence[int]) -> Batch:
@@ -159,6 +168,13 @@ class Task(ABC, Generic[Batch]):
     @abstractmethod
     def write(self, out: Path) -> None:
         """The model, and what reading it takes."""
+
+    def begin_step(self, done: float) -> None:
+        """Told before each step what share of the training is done after it."""
+
+    def pace(self, parameter: str) -> Pace:
+        """How fast a parameter of this name learns."""
+        return Pace()
 
     def findings(self) -> dict[str, Any]:
         """What `run.json` says of the trained model besides; measured once, by one process."""

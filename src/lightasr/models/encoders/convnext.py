@@ -5,6 +5,7 @@ x + g * W2 gelu(W1 norm(depthwise(x))), where g is a weight per channel (layer s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import torch
@@ -12,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lightasr.models.frames import Frames
-from lightasr.models.layers import FeedForward, valid_mask
+from lightasr.models.layers import FeedForward, Layered, valid_mask
 from lightasr.models.registry import register
 from lightasr.schema import Component, Fraction, Odd, Positive
 
@@ -57,7 +58,7 @@ class Block(nn.Module):
 
 
 @register("encoder")
-class ConvNeXt(nn.Module):
+class ConvNeXt(Layered):
     """(B, T, I) -> (B, T, dim), with a norm before the first block and one after the last."""
 
     def __init__(self, config: Config, inputs: int) -> None:
@@ -70,11 +71,15 @@ class ConvNeXt(nn.Module):
         )
         self.last_norm = nn.LayerNorm(config.dim)
 
-    def forward(self, x_btd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    def states(self, x_btd: Tensor, lengths_b: Tensor) -> Iterator[Tensor]:
         frames = Frames(valid_mask(lengths_b, x_btd.shape[1]))
         # Large padding would overflow in fp16, and what is infinite stays so when masked.
         x_btd = x_btd.masked_fill(~frames.valid_bt1, 0)
         x_btd = self.first_norm(self.project(x_btd))
-        for block in self.blocks:
-            x_btd = block(x_btd, frames)
-        return self.last_norm(x_btd), lengths_b
+        for block in self.blocks[:-1]:
+            yield (x_btd := block(x_btd, frames))
+        yield self.last_norm(self.blocks[-1](x_btd, frames))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -9,6 +10,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from lightasr.errors import LightasrError
+from lightasr.models.layers import Layered
 from lightasr.models.recurrent.directions import Streaming
 from lightasr.models.recurrent.fused import FusedLayer
 from lightasr.models.recurrent.parallel import STREAMS, ParallelLSTMLayer
@@ -94,7 +96,7 @@ PARTS = {"parallel_lstm": STREAMS, "qrnn": 4, "qlstm": 4, "qligru": 4}
 
 
 @register("encoder")
-class DeepSpeech2(nn.Module):
+class DeepSpeech2(Layered):
     """(B, T, I) -> (B, T, `projection`), or `dim`, or twice that if directions are concatenated."""
 
     def __init__(self, config: Config, inputs: int) -> None:
@@ -113,10 +115,13 @@ class DeepSpeech2(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_btd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def depth(self) -> int:
+        return len(self.layers)
+
+    def states(self, x_btd: Tensor, lengths_b: Tensor) -> Iterator[Tensor]:
         for layer, project in zip(self.layers, self.projections, strict=True):
-            x_btd = self.dropout(project(self.joined(layer(x_btd, lengths_b))))
-        return x_btd, lengths_b
+            yield (x_btd := self.dropout(project(self.joined(layer(x_btd, lengths_b)))))
 
     def joined(self, states: list[Tensor]) -> Tensor:
         """Both directions' states, part beside part: real beside real, stream beside stream."""

@@ -6,6 +6,7 @@ silu(N(depthwise(silu(N(W1 x))))) and g = sigmoid(V2 silu(V1 mean_t y)) (squeeze
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightasr.models.frames import Frames
-from lightasr.models.layers import SequenceNorm, valid_mask
+from lightasr.models.layers import Layered, SequenceNorm, valid_mask
 from lightasr.models.registry import register
 from lightasr.schema import Component, Fraction, NonNegative, Odd, Positive
 
@@ -117,7 +118,7 @@ class MBConv(nn.Module):
 
 
 @register("encoder")
-class EfficientNetV2(nn.Module):
+class EfficientNetV2(Layered):
     """(B, T, I) -> (B, T, dim), as in the paper with a normed SiLU layer at either end."""
 
     def __init__(self, config: Config, inputs: int) -> None:
@@ -133,11 +134,15 @@ class EfficientNetV2(nn.Module):
         )
         self.last = NormedLinear(config.dim, config.dim, config.norm)
 
-    def forward(self, x_btd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    def states(self, x_btd: Tensor, lengths_b: Tensor) -> Iterator[Tensor]:
         frames = Frames(valid_mask(lengths_b, x_btd.shape[1]))
         # Large padding would overflow in fp16, and what is infinite stays so when masked.
         x_btd = x_btd.masked_fill(~frames.valid_bt1, 0)
         x_btd = F.silu(self.norm(self.project(x_btd), frames.valid_bt))
-        for block in self.blocks:
-            x_btd = block(x_btd, frames)
-        return F.silu(self.last(x_btd, frames)), lengths_b
+        for block in self.blocks[:-1]:
+            yield (x_btd := block(x_btd, frames))
+        yield F.silu(self.last(self.blocks[-1](x_btd, frames), frames))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightasr.models.layers import subsampled, valid_mask
+from lightasr.models.layers import stacked, subsampled, valid_mask
 from lightasr.models.registry import register
 from lightasr.schema import Component, Positive
 
@@ -34,11 +33,7 @@ class Stacking(nn.Module):
         return subsampled(lengths_b, self.frames)
 
     def forward(self, x_btf: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
-        x_btf = x_btf.masked_fill(~valid_mask(lengths_b, x_btf.shape[1])[:, :, None], 0)
-        lacking = -x_btf.shape[1] % self.frames
-        stacked_bts = F.pad(x_btf, (0, 0, 0, lacking)).reshape(
-            len(x_btf), -1, self.frames * x_btf.shape[2]
-        )
+        stacked_bts = stacked(x_btf, lengths_b, self.frames)
         lengths_b = self.output_lengths(lengths_b)
         y_btd = self.norm(self.project(stacked_bts))
         return y_btd * valid_mask(lengths_b, y_btd.shape[1])[:, :, None], lengths_b
