@@ -178,7 +178,7 @@ def test_what_models_cost_is_shown_beside_the_errors(study: StudyTable, tmp_path
     (note,) = [note for note in text.notes if note.startswith("Models measured side by side")]
     assert "that of rnn" in note
     assert (
-        "at 40 s of audio, RTFx at 20 s, exponents of growth with the length from 20, 40, 80 s"
+        "at 40 s of audio, inference at 20 s, exponents of growth with the length from 20, 40, 80 s"
         in note
     )
 
