@@ -215,8 +215,8 @@ def _costs_note(table: StudyTable) -> str:
     return (
         f"Models measured side by side, an utterance at a time: training step as a ratio to that "
         f"of {table.rows[0].name} and activations kept for its backward pass at "
-        f"{lengths['training']} s of audio, inference at {lengths['speed']} s, exponents of growth with "
-        f"the length from {growth} s."
+        f"{lengths['training']} s of audio, inference at {lengths['speed']} s, exponents of growth "
+        f"with the length from {growth} s."
     )
 
 
