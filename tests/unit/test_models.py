@@ -46,7 +46,7 @@ def config(encoder: dict, **model: object) -> schema.Model:
         encoder = {**encoder, "mixer": mixer}
     tree = {
         "frontend": {"name": "conv2d", "channels": [4, 4]},
-        "head": {"dropout": 0.0},
+        "head": {"name": "linear", "dropout": 0.0},
         **model,
         "encoder": {**small, **encoder},
     }
@@ -223,3 +223,21 @@ def test_xavier_draws_each_gate_by_what_it_joins(encoder: dict) -> None:
 @given(st.integers(1, 100), st.integers(1, 4))
 def test_subsampled_counts_the_frames_a_stride_touches(frames: int, stride: int) -> None:
     assert subsampled(torch.tensor([frames]), stride).item() == len(range(0, frames, stride))
+
+
+@pytest.mark.parametrize("name", schema.ENCODERS)
+def test_a_weighted_sum_of_layers_does_not_see_batch_mates_and_begins_with_the_mean(
+    name: str,
+) -> None:
+    model = make({"name": name}, head={"name": "layer_sum"}).eval()
+    features, lengths = batch([41, 23, 60])
+    together, together_lengths = model(features, lengths)
+    alone, _ = model(features[1:2, :23], lengths[1:2])
+    torch.testing.assert_close(alone[0], together[1, : together_lengths[1]], atol=1e-4, rtol=1e-4)
+    x_btd, frame_lengths = model.frontend(model.normalizer(features, lengths), lengths)
+    states = list(model.encoder.states(x_btd, frame_lengths))
+    assert len(states) == model.encoder.depth
+    torch.testing.assert_close(states[-1], model.encoder(x_btd, frame_lengths)[0])
+    normed = [torch.nn.functional.layer_norm(state, state.shape[-1:]) for state in states]
+    expected = model.head.project(torch.stack(normed).mean(0)).log_softmax(-1)
+    torch.testing.assert_close(together, expected)
