@@ -465,26 +465,27 @@ class Optimization(Section):
     """Last epochs whose weights are averaged at the end; kept where better on dev than the best."""
 
 
-class Train(Optimization):
-    """How a model is trained."""
+class SpeechOptimization(Optimization):
+    """How any model that reads speech is trained."""
 
     batch_seconds: PositiveSeconds = 120.0
     """Seconds of audio, padding included, in one step."""
     max_seconds: PositiveSeconds = 30.0
     """Longer utterances are not trained on; they are counted and reported."""
-    augment: SpecAugment = SpecAugment()
-    """SpecAugment; `{time_masks: 0, mel_masks: 0}` turns it off."""
     validate_utterances: Positive = 1000
     """Utterances of the dev part, taken evenly, that are decoded after each epoch."""
 
 
-class PretrainTrain(Optimization):
+class Train(SpeechOptimization):
+    """How a model is trained."""
+
+    augment: SpecAugment = SpecAugment()
+    """SpecAugment; `{time_masks: 0, mel_masks: 0}` turns it off."""
+
+
+class PretrainTrain(SpeechOptimization):
     """How a model is pretrained."""
 
-    batch_seconds: PositiveSeconds = 120.0
-    """Seconds of audio, padding included, in one step."""
-    max_seconds: PositiveSeconds = 30.0
-    """Longer utterances are left out; they are counted and reported."""
     validate_utterances: Positive = 500
     """Utterances of the dev part, taken evenly, that the objective is measured on."""
     average: Annotated[int, Field(ge=0)] = 1

@@ -32,8 +32,9 @@ class SpeechCorpus(Corpus[Batch]):
     examples, costs = "utterances", "s of audio"
     utterances: list[Utterance]
 
-    def __init__(self, config: schema.Train | schema.PretrainTrain, by_speaker: bool) -> None:
+    def __init__(self, config: schema.SpeechOptimization, by_speaker: bool) -> None:
         super().__init__(config, config.batch_seconds)
+        self.max_seconds = config.max_seconds
         self.store = FeatureStore(by_speaker)
 
     def sample(self) -> list[Tensor]:
@@ -53,13 +54,21 @@ class SpeechCorpus(Corpus[Batch]):
     def stream(self, parts: list[list[int]]) -> Iterator[Batch]:
         return self.store.stream(self.utterances, parts)
 
+    def too_large(self, batch: Batch, section: str) -> str:
+        """What of a batch takes memory, and which settings make it less."""
+        longest = max(batch.utterances, key=lambda utterance: utterance.seconds)
+        return (
+            f"{len(batch.utterances)} utterances, the longest {longest.id} of "
+            f"{longest.seconds:.1f} s: lower {section}.batch_seconds ({self.batch_cost:g}) "
+            f"or {section}.max_seconds ({self.max_seconds:g})"
+        )
+
 
 class TrainingCorpus(SpeechCorpus):
     """Training and dev utterances of one run, with the tokenizer that writes them."""
 
     def __init__(self, config: schema.TrainSlice, inputs: dict[str, Path]) -> None:
         super().__init__(config.train, config.model.normalize == "speaker")
-        self.max_seconds = config.train.max_seconds
         self.tokenizer: Tokenizer = load_tokenizer(inputs["tokenizer"])
         dev_name = f"features/{config.dev}"
         training = [

@@ -68,8 +68,7 @@ class PretrainingCorpus(SpeechCorpus):
             if name.startswith("features/") and name != dev_name
         ]
         found = read_utterances(training, schema.Text())
-        longest = config.train.max_seconds
-        self.utterances = [each for each in found if each.seconds <= longest]
+        self.utterances = [each for each in found if each.seconds <= self.max_seconds]
         if len(self.utterances) < len(found):
             reason = "longer than pretrain.train.max_seconds"
             self.set_aside[reason] = len(found) - len(self.utterances)
@@ -175,13 +174,7 @@ class Pretraining(Task[Batch]):
         return result
 
     def too_large(self, batch: Batch) -> str:
-        config = self.config.train
-        longest = max(batch.utterances, key=lambda utterance: utterance.seconds)
-        return (
-            f"{len(batch.utterances)} utterances, the longest {longest.id} of "
-            f"{longest.seconds:.1f} s: lower pretrain.train.batch_seconds "
-            f"({config.batch_seconds:g}) or pretrain.train.max_seconds ({config.max_seconds:g})"
-        )
+        return self.corpus.too_large(batch, self.section)
 
     def write(self, out: Path) -> None:
         save_model(self.model, out / "model.safetensors")

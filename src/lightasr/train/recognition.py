@@ -83,13 +83,7 @@ class Recognition(Task[Batch]):
         )
 
     def too_large(self, batch: Batch) -> str:
-        config = self.config.train
-        longest = max(batch.utterances, key=lambda utterance: utterance.seconds)
-        return (
-            f"{len(batch.utterances)} utterances, the longest {longest.id} of "
-            f"{longest.seconds:.1f} s: lower train.batch_seconds ({config.batch_seconds:g}) "
-            f"or train.max_seconds ({config.max_seconds:g})"
-        )
+        return self.corpus.too_large(batch, self.section)
 
     def write(self, out: Path) -> None:
         save_model(self.model, out / "model.safetensors")
