@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import torch
 from safetensors import SafetensorError
@@ -66,6 +66,20 @@ class AcousticModel(nn.Module):
                 )
             sizes.append(self.encoder.depth)
         self.head = head(config.head, *sizes)
+        self.frozen: tuple[str, ...] = ()
+        """Parts that neither learn nor behave as in training."""
+
+    def freeze(self, *parts: str) -> None:
+        """Keep these parts as they are, their statistics too."""
+        self.frozen = parts
+        for name in parts:
+            getattr(self, name).eval().requires_grad_(requires_grad=False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for name in self.frozen:
+            getattr(self, name).eval()
+        return self
 
     def forward(
         self, x_btf: Tensor, lengths_b: Tensor, augment: nn.Module | None = None

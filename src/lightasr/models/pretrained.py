@@ -73,13 +73,6 @@ class PretrainingModel(nn.Module):
         return self.frontend.output_lengths(lengths_b)  # type: ignore[operator]
 
 
-def freeze(model: AcousticModel, frozen: str) -> None:
-    """Keep as it was pretrained nothing, the `frontend`, or `all` but the head."""
-    kept = {"none": (), "frontend": ("frontend",), "all": ("frontend", "encoder")}[frozen]
-    for name in kept:
-        getattr(model, name).requires_grad_(requires_grad=False)
-
-
 def layers_above(model: AcousticModel) -> dict[str, int]:
     """For each parameter below the head: how many layers up to it, its own counted."""
     names = [name for name, _ in model.named_parameters() if not name.startswith("head.")]

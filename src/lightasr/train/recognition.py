@@ -11,7 +11,7 @@ from lightasr import schema
 from lightasr.data.batches import Batch
 from lightasr.models.asr import AcousticModel, save_model
 from lightasr.models.init import init_xavier
-from lightasr.models.pretrained import begin_with, freeze, layers_above
+from lightasr.models.pretrained import begin_with, layers_above
 from lightasr.objectives.ctc import ctc_loss
 from lightasr.train.augment import SpecMasks
 from lightasr.train.corpus import TrainingCorpus
@@ -20,6 +20,7 @@ from lightasr.train.validate import DevResult, validate
 
 Scores = tuple[Tensor, Tensor]
 """Log-probabilities (B, T, V) and their lengths."""
+FROZEN = {"none": (), "frontend": ("frontend",), "all": ("frontend", "encoder")}
 
 
 class Recognition(Task[Batch]):
@@ -45,7 +46,7 @@ class Recognition(Task[Batch]):
             init_xavier(self.model)
         if config.finetune is not None:
             begin_with(self.model, inputs["pretrain"])
-            freeze(self.model, config.finetune.frozen)
+            self.model.freeze(*FROZEN[config.finetune.frozen])
         self.corpus.set_aside_unfit(self.model, title)
         if config.model.normalize == "global" and config.finetune is None:
             self.model.normalizer.measure(self.corpus.sample())
