@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 import lightasr
-from lightasr.plan import Job, Plan
+from lightasr.jobs import Job
+from lightasr.plan import Plan
 
 SOURCE = Path(lightasr.__file__).parents[1]
 

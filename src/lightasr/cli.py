@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lightasr.errors import LightasrError
-from lightasr.plan import Job, Plan, load_plan
+from lightasr.jobs import Job
+from lightasr.plan import Plan, load_plan
 from lightasr.progress import log_to, say
 from lightasr.threads import usable_cores
 

@@ -21,8 +21,9 @@ from typing import Any
 
 from lightasr.datasets import Datasets
 from lightasr.errors import LightasrError, RetryError
+from lightasr.jobs import ROOTS, STAGES, Job, digest
 from lightasr.lock import locked, read_holder
-from lightasr.plan import ROOTS, STAGES, Job, Plan, digest, load_plan, load_scale
+from lightasr.plan import Plan, load_plan, load_scale
 
 KEYED = re.compile(r"(?P<label>.+)-[0-9a-f]{10}")
 HALF = re.compile(r"\.(?P<id>.+-[0-9a-f]{10})\.(?:part|gone)")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightasr.jobs import STAGES, Job
 from lightasr.lock import read_holder
-from lightasr.plan import STAGES, Job, Plan
+from lightasr.plan import Plan
 from lightasr.resources import foresee
 from lightasr.stage import source_digest
 from lightasr.verify import read_receipt

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from lightasr.plan import Job
+from lightasr.jobs import Job
 
 # Sites seldom let a job run longer than a day. A training that needs longer saves at its time
 # limit, and the profile's retries submit it again.

@@ -34,6 +34,12 @@ def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return numbers
 
 
+def _apart(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("names a seed twice")
+    return seeds
+
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -41,6 +47,7 @@ Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Precision = Literal["fp32", "bf16", "fp16"]
 ProbeTask = Literal["speaker", "theme", "characters"]
+Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_apart)]
 Normalize = Literal["global", "speaker", "utterance", "none"]
 
 
@@ -616,6 +623,11 @@ class Decode(Section):
     word_scores: Annotated[tuple[float, ...], Field(min_length=1)] = (-1.0, 0.0, 1.0)
     """Rewards per word tried on the dev part, likewise."""
 
+    @property
+    def needs_lm(self) -> bool:
+        """Whether more is done than to take the best symbol of each frame."""
+        return set(self.decoders) != {"greedy"}
+
 
 class Score(Section):
     """How error rates are judged."""
@@ -948,8 +960,10 @@ class Scale(Section):
 
     title: str = ""
     """What the scale is for."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    seeds: Seeds | None = None
     """Seeds instead of each study's own, where a scale is short of time."""
+    seeds_of: dict[str, Seeds] = {}
+    """Seeds by study, for those that ask what so few do not tell."""
     measure: Measure = Measure()
     """How it is measured what models cost as utterances grow, for studies with such columns."""
     datasets: dict[str, Dataset] = {}
@@ -965,7 +979,7 @@ class Study(Section):
     """What the study asks, in a sentence or two for the report."""
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
     """What is shown of each experiment; `wer/*/*`: WER on every test part by every decoder."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    seeds: Seeds = (1,)
     """Each experiment is run once per seed."""
     base: dict[str, Any] = {}
     """Settings of all experiments of the study."""
@@ -975,12 +989,6 @@ class Study(Section):
     """Numbers others printed, by row and column; shown apart from ours."""
     published_source: str = ""
     """Where the published numbers stand."""
-
-    @model_validator(mode="after")
-    def seeds_are_apart(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("'seeds' names a seed twice")
-        return self
 
 
 AnySection = TypeVar("AnySection", bound=Section)

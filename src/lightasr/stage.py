@@ -24,8 +24,9 @@ from lightasr import schema
 from lightasr.errors import LightasrError
 from lightasr.files import write_atomically
 from lightasr.invalid import Layer, check
+from lightasr.jobs import Job
 from lightasr.lock import locked
-from lightasr.plan import Job, Plan
+from lightasr.plan import Plan
 from lightasr.progress import say
 from lightasr.verify import Compare, damage, fingerprints
 

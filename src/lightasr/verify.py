@@ -18,7 +18,7 @@ from typing import Any
 
 from lightasr.errors import LightasrError
 from lightasr.invalid import nearest
-from lightasr.plan import ROOTS, STAGES
+from lightasr.jobs import ROOTS, STAGES
 from lightasr.progress import track
 
 RECEIPT = "run.json"

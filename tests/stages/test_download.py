@@ -32,7 +32,8 @@ from lightasr.data.download import Archive, PartFile, Patience, fetch, show
 from lightasr.data.mirrors import CHUNK_BYTES
 from lightasr.datasets import Datasets
 from lightasr.errors import LightasrError, RetryError
-from lightasr.plan import Job, load_plan
+from lightasr.jobs import Job
+from lightasr.plan import load_plan
 from lightasr.progress import Bar
 from planning import SOURCE, run_in, write_study
 from web import Reply, WebServer, serving

@@ -15,7 +15,8 @@ import pytest
 
 from lightasr import stage
 from lightasr.errors import LightasrError, RetryError
-from lightasr.plan import Job, Plan
+from lightasr.jobs import Job
+from lightasr.plan import Plan
 from lightasr.stage import execute
 
 

@@ -13,8 +13,9 @@ import pytest
 import typer
 
 from lightasr import cli
+from lightasr.jobs import STAGES
 from lightasr.overview import SHOWN_ROWS
-from lightasr.plan import STAGES, load_plan
+from lightasr.plan import load_plan
 from lightasr.schema import json_schema
 from lightasr.stage import source_digest
 from planning import files_below, finish, write_study

@@ -26,7 +26,8 @@ from lightasr.data.report.numbers import data_report
 from lightasr.data.report.page import write_data_page
 from lightasr.data.report.text import report_text
 from lightasr.errors import LightasrError
-from lightasr.plan import Job, Plan, load_plan
+from lightasr.jobs import Job
+from lightasr.plan import Plan, load_plan
 from planning import write_study
 from tones import chapter, sentences, write_archive
 

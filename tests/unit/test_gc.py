@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from lightasr import cli
 from lightasr.errors import LightasrError
 from lightasr.gc import Found, Verdict, find_references, find_unused, remove
+from lightasr.jobs import STAGES, Job
 from lightasr.lock import locked
-from lightasr.plan import STAGES, Job, Plan, load_plan
+from lightasr.plan import Plan, load_plan
 from planning import files_below, write_manifests, write_study
 
 Gc = Callable[..., str]

@@ -146,6 +146,17 @@ def test_a_mistake_in_a_scale_is_the_scales(project: Path) -> None:
     )
 
 
+def test_a_scale_names_studies_that_there_are(project: Path) -> None:
+    scale = project / "config" / "scales" / "smoke.yaml"
+    scale.write_text("seeds_of: {encoder: [1, 2], xyzzy: [1]}\n")
+    with pytest.raises(LightasrError) as raised:
+        load_plan(project, "smoke", ["encoders"])
+    near, unknown = str(raised.value).splitlines()
+    said = "config/scales/smoke.yaml: seeds_of: no study"
+    assert near == f"{said} 'encoder' in config/studies; did you mean 'encoders'?"
+    assert unknown.startswith(f"{said} 'xyzzy' in config/studies; known: ")
+
+
 def test_a_mistake_in_a_grid_key_is_told_once(project: Path) -> None:
     grid = {"model.encoder.dimm": [96, 128], "train.lr": [1.0e-3, 3.0e-4]}
     told = mistake(project, experiments={"bad": {"grid": grid}})
@@ -234,7 +245,7 @@ HEADS: dict[str, tuple[dict[str, Any], str]] = {
         {"experimets": {}},
         "experimets: unknown key; did you mean 'experiments'?",
     ),
-    "seed given twice": ({"seeds": [1, 2, 1]}, "'seeds' names a seed twice"),
+    "seed given twice": ({"seeds": [1, 2, 1]}, "seeds: names a seed twice"),
     "published without a source": (
         {"published": {"plain": {"params": 1.0}}},
         "published_source: missing: say where 'published' stands",

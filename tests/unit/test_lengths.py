@@ -17,7 +17,8 @@ from lightasr.cost.timing import kept_bytes
 from lightasr.models.encoders import ds2, transformer
 from lightasr.models.encoders.ds2 import DeepSpeech2
 from lightasr.models.frames import Frames
-from lightasr.plan import Plan, load_plan, measured_digest, measured_model
+from lightasr.plan import Plan, load_plan
+from lightasr.planner import measured_digest, measured_model
 from lightasr.schema import MeasuredModel
 from lightasr.stage import execute
 from planning import write_study

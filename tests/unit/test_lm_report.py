@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from lightasr import cli, schema
 from lightasr.errors import LightasrError
+from lightasr.jobs import Job
 from lightasr.lm.report import report, report_text, score_part
 from lightasr.lm.tables import load_ngram
 from lightasr.lm.units import Units
-from lightasr.plan import Job, Plan, load_plan
+from lightasr.plan import Plan, load_plan
 from lightasr.text.tokenizers import CharTokenizer
 from ngrams import draw_sentences, estimate, write_model
 from planning import finish, write_study

@@ -12,9 +12,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightasr import plan as planning
+from lightasr import jobs
 from lightasr.errors import LightasrError
-from lightasr.plan import STAGES, Experiment, Job, Plan, Run, digest, load_plan
+from lightasr.jobs import STAGES, Job, Run, digest
+from lightasr.plan import Experiment, Plan, load_plan
 from lightasr.schema import COMPONENTS, Train
 from planning import finish, run_in, write_study
 
@@ -186,11 +187,14 @@ def test_a_run_for_each_seed_and_fewer_where_the_scale_says_so(project: Path) ->
     write_study(project, seeds=[1, 2, 3])
     (project / "config" / "scales" / "long.yaml").write_text("title: as many as the study asks\n")
     (project / "config" / "scales" / "short.yaml").write_text("seeds: [7]\n")
+    (project / "config" / "scales" / "mixed.yaml").write_text(
+        "seeds: [7]\nseeds_of: {mine: [4, 5]}\n"
+    )
     seeds = {
         scale: [run.seed for run in row(load_plan(project, scale, ["mine"]), "plain").runs]
-        for scale in ("long", "short")
+        for scale in ("long", "short", "mixed")
     }
-    assert seeds == {"long": [1, 2, 3], "short": [7]}
+    assert seeds == {"long": [1, 2, 3], "short": [7], "mixed": [4, 5]}
 
 
 def test_a_study_asked_for_twice_is_planned_once(project: Path) -> None:
@@ -453,7 +457,7 @@ def test_a_new_stage_version_makes_the_stage_again_and_what_reads_it(
     before = planned(project, base=ALL, columns=["params", "train_step"])
     labels = {job.label for job in before.jobs.values()}
     tables = before.studies[0].tables
-    monkeypatch.setitem(planning.STAGE_VERSION, stage, planning.STAGE_VERSION[stage] + 1)
+    monkeypatch.setitem(jobs.STAGE_VERSION, stage, jobs.STAGE_VERSION[stage] + 1)
     after = load_plan(project, "smoke", ["mine"])
     assert changed(before, after) == DOWNSTREAM_OF_ALL[stage]
     assert {job.label for job in after.jobs.values()} == labels
@@ -465,7 +469,7 @@ def test_a_new_table_version_makes_tables_and_report_alone_again(
 ) -> None:
     before = load_plan(project, "smoke")
     stale = before.studies[0].tables[-1], before.report[-1]
-    monkeypatch.setitem(planning.STAGE_VERSION, "tables", planning.STAGE_VERSION["tables"] + 1)
+    monkeypatch.setitem(jobs.STAGE_VERSION, "tables", jobs.STAGE_VERSION["tables"] + 1)
     after = load_plan(project, "smoke")
     assert changed(before, after) == set()
     assert after.studies[0].tables[-1] != stale[0]

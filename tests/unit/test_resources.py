@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lightasr.plan import STAGES, Job, load_plan
+from lightasr.jobs import STAGES, Job
+from lightasr.plan import load_plan
 from lightasr.resources import LEAST_MINUTES, MOST_MINUTES, Needs, foresee
 
 ROOT = Path(__file__).parents[2]

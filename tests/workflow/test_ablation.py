@@ -12,7 +12,8 @@ import pytest
 from results_on_disk import make_run, read_json, write_json
 
 from lightasr.gc import find_references, find_unused, remove
-from lightasr.plan import Plan, Run, load_plan
+from lightasr.jobs import Run
+from lightasr.plan import Plan, load_plan
 from lightasr.score.results import make_report, make_table
 from planning import finish, job_counts, run_in
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightasr.plan import ROOTS
+from lightasr.jobs import ROOTS
 from planning import job_counts
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +231,7 @@ def test_a_features_value_remakes_what_is_below_it(project: Path) -> None:
 
 
 def test_a_raised_stage_version_remakes_that_stage_and_what_is_below(project: Path) -> None:
-    edit(project / "src/lightasr/plan.py", '    "decode": 2,', '    "decode": 3,')
+    edit(project / "src/lightasr/jobs.py", '    "decode": 2,', '    "decode": 3,')
     said: list[str] = []
     made = jobs_of(project, lambda: said.append(snakemake(project)))
     assert made == {"decode": 2, "score": 2}

@@ -17,7 +17,8 @@ import soundfile
 from lightasr.data.batches import FeatureStore, plan_batches, read_utterances
 from lightasr.data.cuts import read_cuts
 from lightasr.errors import LightasrError
-from lightasr.plan import Job, Plan, load_plan
+from lightasr.jobs import Job
+from lightasr.plan import Plan, load_plan
 from lightasr.stage import execute
 from lightasr.text.tokenizers import load_tokenizer
 from planning import write_study

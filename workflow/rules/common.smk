@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lightasr.errors import LightasrError
-from lightasr.plan import ROOTS, load_plan
+from lightasr.jobs import ROOTS
+from lightasr.plan import load_plan
 from lightasr.resources import MOST_MINUTES, foresee
 from lightasr.snakemakes import announce, clear_after_killed
 from lightasr.stage import ORDERED

@@ -27,8 +27,9 @@ from lightasr.decode.run import kept_logits
 from lightasr.decode.tuning import Tuned
 from lightasr.errors import LightasrError
 from lightasr.invalid import Layer, check
+from lightasr.jobs import Run
 from lightasr.models.trained import Trained, load_trained
-from lightasr.plan import Plan, Run
+from lightasr.plan import Plan
 from lightasr.progress import track
 from lightasr.serve.evaluate import read_entries
 from lightasr.serve.recognizer import Recognizer

@@ -10,7 +10,8 @@ import matplotlib
 from lightasr.cost.lengths import COUNTED_SECONDS, Figures, Lengths, Point, figures, measure
 from lightasr.cost.timing import Device, Measured, chosen_device
 from lightasr.page.figures import COLOURS, SETTINGS, new_figure, to_svg
-from lightasr.plan import Experiment, measured_model
+from lightasr.plan import Experiment
+from lightasr.planner import measured_model
 from lightasr.schema import Measure
 
 REFERENCE = "mhsa"

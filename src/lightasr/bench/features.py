@@ -22,7 +22,8 @@ from lightasr import schema
 from lightasr.cost.timing import Measured
 from lightasr.data import features
 from lightasr.errors import LightasrError
-from lightasr.plan import Job, Plan
+from lightasr.jobs import Job
+from lightasr.plan import Plan
 from lightasr.progress import track
 from lightasr.threads import usable_cores
 

@@ -23,8 +23,9 @@ from lightasr import schema
 from lightasr.cost.timing import Measured
 from lightasr.data.batches import Batch
 from lightasr.errors import LightasrError
+from lightasr.jobs import Job
 from lightasr.models.registry import component
-from lightasr.plan import Job, Plan
+from lightasr.plan import Plan
 from lightasr.train.loop import Trainer
 from lightasr.train.recognition import Recognition
 

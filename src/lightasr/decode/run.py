@@ -20,9 +20,9 @@ from lightasr.decode.parallel import Decoder
 from lightasr.decode.rescoring import rescore
 from lightasr.decode.tuning import Tuned, narrow, tune
 from lightasr.files import write_atomically
+from lightasr.jobs import digest
 from lightasr.lm.ngram import ARPA
 from lightasr.models.trained import load_trained
-from lightasr.plan import digest
 from lightasr.progress import say, track
 from lightasr.score.columns import LM_DECODER, RESCORED
 from lightasr.text.tokenizers import load_tokenizer

@@ -14,9 +14,10 @@ import kenlm
 
 from lightasr import schema
 from lightasr.errors import LightasrError
+from lightasr.jobs import Job
 from lightasr.lm.ngram import ARPA, BINARY, SUMMARY
 from lightasr.lm.units import Units
-from lightasr.plan import Job, Plan
+from lightasr.plan import Plan
 from lightasr.progress import track
 from lightasr.text.tokenizers import load_tokenizer
 from lightasr.text.transcripts import FEATURES, read_transcripts

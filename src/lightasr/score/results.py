@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from lightasr.files import write_atomically
-from lightasr.plan import Plan, Study, measured_digest, measured_model
+from lightasr.plan import Plan, Study
+from lightasr.planner import measured_digest, measured_model
 from lightasr.score.metrics import write_curves, write_error_rates, write_metrics
 from lightasr.score.report import write_report
 from lightasr.score.study import Published, Row, SeedRun, StudyTable, read_run

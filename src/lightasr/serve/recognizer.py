@@ -23,8 +23,9 @@ from lightasr.decode.hypotheses import LogProbs, Search
 from lightasr.decode.tuning import Tuned
 from lightasr.errors import LightasrError
 from lightasr.invalid import Layer, check
+from lightasr.jobs import Run
 from lightasr.models.trained import Trained, load_trained
-from lightasr.plan import Plan, Run
+from lightasr.plan import Plan
 from lightasr.threads import usable_cores
 
 LONGEST_SECONDS = 20.0  # a longer recording is cut at its quietest moment after half of this

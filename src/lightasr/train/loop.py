@@ -21,8 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from lightasr import schema
 from lightasr.cost.measure import Meter, peak_memory_mb
 from lightasr.errors import RetryError
+from lightasr.jobs import digest
 from lightasr.models.blocks import extremes
-from lightasr.plan import digest
 from lightasr.progress import say, track
 from lightasr.threads import usable_cores
 from lightasr.train import checkpoint

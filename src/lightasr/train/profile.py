@@ -13,7 +13,8 @@ from torch.profiler import profile as torch_profile
 
 from lightasr import schema
 from lightasr.invalid import Layer, check
-from lightasr.plan import Job, Plan
+from lightasr.jobs import Job
+from lightasr.plan import Plan
 from lightasr.train.loop import Trainer
 
 WARM_UP_STEPS = 3

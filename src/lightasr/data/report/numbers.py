@@ -37,7 +37,8 @@ from lightasr.data.report.content import (
 from lightasr.data.report.findings import findings
 from lightasr.data.report.reading import Table, Tables
 from lightasr.errors import LightasrError
-from lightasr.plan import Experiment, Job, Plan
+from lightasr.jobs import Job
+from lightasr.plan import Experiment, Plan
 from lightasr.progress import track
 from lightasr.score.study import read_run
 from lightasr.text.transcripts import FEATURES

@@ -15,7 +15,7 @@ import pandas as pd
 from lightasr import schema
 from lightasr.data.cuts import read_cuts
 from lightasr.errors import LightasrError
-from lightasr.plan import Job
+from lightasr.jobs import Job
 from lightasr.progress import Bar
 from lightasr.text.normalize import Normalizer
 
