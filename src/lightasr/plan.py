@@ -51,7 +51,7 @@ class Study:
         rows: list[Any] = [[e.name, [_keys(run) for run in e.runs]] for e in self.experiments]
         if self.measure is not None:
             rows.append(self.measure.key)
-        shown = self.spec.model_dump(mode="json", exclude={"base", "experiments"})
+        shown = self.spec.model_dump(mode="json", exclude={"base", "at", "experiments"})
         shown["columns"] = self.columns
         return digest(["tables", STAGE_VERSION["tables"], shown, rows])
 
@@ -253,16 +253,21 @@ def _study(
     tree = read_yaml(_config_file(config, "studies", name))
     file = f"config/studies/{name}.yaml"
     spec = check(schema.Study, tree, [Layer(file, None, tree)])
-    base = Layer(file, "base", spec.base)
+    here = spec.at.get(scale, {})
+    shared = [scale_layer, Layer(file, "base", spec.base), Layer(file, f"at: {scale}", here)]
+    seeds = head.seeds_of.get(name) or head.seeds or spec.seeds
     experiments: list[Experiment] = []
     mistakes = Mistakes()
+    for known in spec.at:
+        with mistakes.noted(f"{file}: at: "):
+            _config_file(config, "scales", known)
     for entry in spec.experiments:
         with mistakes.noted():
             for row, own in expand(file, spec, entry):
-                layers = [scale_layer, base, *own]
+                layers = [*shared, *own]
                 resolved = resolve(layers)
                 check_experiment(resolved, layers, planner.datasets)
-                runs = planner.runs(resolved, head.seeds_of.get(name) or head.seeds or spec.seeds)
+                runs = planner.runs(resolved, seeds)
                 experiments.append(Experiment(name, row, resolved, runs))
     if tables:
         _check_table(file, spec, experiments, planner.datasets.parts, mistakes)

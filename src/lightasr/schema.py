@@ -983,6 +983,8 @@ class Study(Section):
     """Each experiment is run once per seed."""
     base: dict[str, Any] = {}
     """Settings of all experiments of the study."""
+    at: dict[str, dict[str, Any]] = {}
+    """The same at one scale, over `base`: how long to train with few labels, say."""
     experiments: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
     """Rows: what each sets, which other it `extends`, and its `grid` of values."""
     published: dict[str, dict[str, float]] = {}
@@ -1001,11 +1003,9 @@ def json_schema() -> dict[str, Any]:
         del partial["$defs"][section]["properties"]["seed"]  # a study's `seeds` sets it
     settings = partial["properties"]
     study = Study.model_json_schema()
-    study["properties"]["base"] |= {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": settings,
-    }
+    shared = {"type": "object", "additionalProperties": False, "properties": settings}
+    study["properties"]["base"] |= shared
+    study["properties"]["at"]["additionalProperties"] = shared
     study["properties"]["experiments"]["additionalProperties"] = {
         "type": ["object", "null"],
         "additionalProperties": False,

@@ -186,7 +186,7 @@ def objective(**keys: Any) -> Hubert:
 
 
 def test_the_loss_is_of_hidden_frames_and_cosines_over_the_temperature() -> None:
-    hubert = objective(temperature=0.3)
+    hubert = objective(temperature=0.3).eval()
     y_btd = torch.randn(2, 9, DIM, requires_grad=True)
     hidden_bt, labels_bt = torch.rand(2, 9) < 0.5, torch.randint(CLUSTERS, (2, 9))
     views = Views(torch.empty(0), torch.empty(0), torch.empty(0), torch.empty(0), labels_bt)

@@ -100,7 +100,10 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, y_btd: Tensor, targets: Any, hidden_bt: Tensor) -> tuple[Tensor, Tally]:
-        """Nats of the hidden frames, summed, from the encoder's outputs; and what was told."""
+        """Nats of the hidden frames, summed, from the encoder's outputs; and what was told.
+
+        In training nobody asks what was told, and counting it takes as long as a loss.
+        """
 
     def anneal(self, done: float) -> None:
         """Told before each step what share of the training is done."""

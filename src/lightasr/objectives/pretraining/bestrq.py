@@ -88,8 +88,7 @@ class BestRQ(Objective):
         books, codes = self.codes_gvc.shape[:2]
         scores_ngv = self.tell(y_btd[hidden_bt]).float().unflatten(-1, (books, codes))
         nats = F.cross_entropy(scores_ngv.flatten(0, 1), targets.flatten(), reduction="sum") / books
-        scores_ngv = scores_ngv.detach()
-        if self.training:  # nobody asks, and it takes as long as the loss
+        if self.training:
             return nats, Tally.of_loss(nats, hidden_bt)
         return nats, Tally(
             nats,

@@ -60,9 +60,10 @@ class Hubert(Objective):
             cosines_nv = F.normalize(y_nc, dim=-1) @ F.normalize(self.codes_vc, dim=-1).T
             scores_nv = cosines_nv / self.temperature
             nats = F.cross_entropy(scores_nv, targets, reduction="sum")
-        scores_nv = scores_nv.detach()
+        if self.training:
+            return nats, Tally.of_loss(nats, hidden_bt)
         return nats, Tally(
-            nats.detach(),
+            nats,
             hidden_bt.sum(),
             (scores_nv.argmax(-1) == targets).sum(),
             counts(targets[:, None], len(self.codes_vc)),

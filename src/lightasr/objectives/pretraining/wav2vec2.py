@@ -125,10 +125,13 @@ class Wav2Vec2(Objective):
             cosines_nk = products(told_nc, F.normalize(targets.q_nc, dim=-1), frames_nk, hidden_b)
         scores_nk = (cosines_nk / config.similarity_temperature).masked_fill(equal_nk, -torch.inf)
         nats = F.cross_entropy(scores_nk, torch.zeros_like(own_n), reduction="sum")
+        loss = nats + config.diversity * len(codes_ng) * disuse(targets.shares_gv)
+        if self.training:
+            return loss, Tally.of_loss(nats, hidden_bt)
         guesses_n = frames_nk[own_n, scores_nk.argmax(1)]
         best_n = scores_nk[:, 1:].amax(1)  # -inf where nothing is left to be told from
-        return nats + config.diversity * len(codes_ng) * disuse(targets.shares_gv), Tally(
-            nats.detach(),
+        return loss, Tally(
+            nats,
             hidden_b.sum(),
             ((scores_nk[:, 0] > best_n) & best_n.isfinite()).sum(),
             counts(codes_ng, config.codes),
