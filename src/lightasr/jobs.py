@@ -106,3 +106,12 @@ class Run:
     def jobs(self) -> tuple[Job, ...]:
         own = (self.neural_lm, self.pretrain, self.train, self.probe, self.decode, self.score)
         return tuple(job for job in own if job is not None)
+
+    @property
+    def pretraining(self) -> tuple[Job, ...]:
+        """All that was done to pretrain, the last first: clusters, too, and what they are of."""
+        made, chain = self.pretrain, []
+        while made is not None:
+            chain.append(made)
+            made = made.inputs.get("clusters") or made.inputs.get("pretrain")
+        return tuple(chain)

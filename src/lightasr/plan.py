@@ -22,7 +22,14 @@ from lightasr.errors import LightasrError, Mistakes
 from lightasr.invalid import Layer, check, nearest
 from lightasr.jobs import STAGE_VERSION, Job, Run, digest
 from lightasr.planner import Planner, rescores
-from lightasr.score.columns import DECODERS, RESCORED, check_column, expand_columns, is_measured
+from lightasr.score.columns import (
+    DECODERS,
+    PRETRAIN,
+    RESCORED,
+    check_column,
+    expand_columns,
+    is_measured,
+)
 
 
 @dataclass(frozen=True)
@@ -272,9 +279,12 @@ def _study(
     if tables:
         _check_table(file, spec, experiments, planner.datasets.parts, mistakes)
     mistakes.tell()
-    measured = any(is_measured(column) for column in spec.columns)
+    measured = [column for column in spec.columns if is_measured(column)]
     configs = [experiment.config for experiment in experiments]
-    measure = planner.measure(name, configs, head.measure) if measured else None
+    measure = None
+    if measured:
+        pretrainings = any(column.startswith(PRETRAIN) for column in measured)
+        measure = planner.measure(name, configs, head.measure, pretrainings)
     return Study(name, scale, spec, tuple(experiments), measure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightasr import schema
@@ -39,9 +40,35 @@ def measured_model(config: schema.Experiment) -> schema.MeasuredModel:
     )
 
 
-def measured_digest(measured: schema.MeasuredModel) -> str:
-    """How the stage `measure` calls a model."""
+def measured_pretraining(config: schema.Experiment) -> schema.MeasuredPretraining | None:
+    """What of an experiment decides the costs of a step of its pretraining."""
+    if config.pretrain is None:
+        return None
+    objective = config.pretrain.objective
+    if isinstance(objective, schema.Clustered):
+        fields = type(objective).model_fields
+        objective = objective.model_copy(
+            update={name: fields[name].default for name in objective.BEFORE}
+        )
+    return schema.MeasuredPretraining(
+        features=config.features,
+        normalize=config.model.normalize,
+        frontend=config.model.frontend,
+        encoder=config.model.encoder,
+        objective=objective,
+        precision=config.pretrain.train.precision,
+    )
+
+
+def measured_digest(measured: schema.MeasuredModel | schema.MeasuredPretraining) -> str:
+    """How the stage `measure` calls a model, or a pretraining."""
     return digest(measured.model_dump(mode="json"))
+
+
+def _by_digest(
+    measured: Sequence[schema.MeasuredModel | schema.MeasuredPretraining],
+) -> dict[str, Tree]:
+    return {measured_digest(each): each.model_dump(mode="json") for each in measured}
 
 
 class Planner:
@@ -298,13 +325,20 @@ class Planner:
             self.datasets.digests[path] = content_digest(self.datasets.project / path)
         slices["arpa"], files["arpa"] = self.datasets.digests[path], path
 
-    def measure(self, name: str, configs: list[schema.Experiment], how: schema.Measure) -> Job:
+    def measure(
+        self,
+        name: str,
+        configs: list[schema.Experiment],
+        how: schema.Measure,
+        pretrainings: bool = False,
+    ) -> Job:
         """Equal models are measured once; what they are called changes nothing."""
-        models = {}
-        for config in configs:
-            measured = measured_model(config)
-            models[measured_digest(measured)] = measured.model_dump(mode="json")
-        return self.make("measure", name, {**how.model_dump(mode="json"), "models": models}, {})
+        slices = how.model_dump(mode="json")
+        slices["models"] = _by_digest([measured_model(config) for config in configs])
+        if pretrainings:
+            found = [measured_pretraining(config) for config in configs]
+            slices["pretrainings"] = _by_digest([each for each in found if each is not None])
+        return self.make("measure", name, slices, {})
 
     def features(self, config: schema.Experiment, name: str) -> Job:
         slices = {**config.features.model_dump(mode="json"), "part": name}

@@ -870,8 +870,8 @@ class ClusterSlice(Section):
     """Layer of that pretraining; null: the middle one."""
 
 
-class PretrainSlice(Section):
-    """What decides a pretrained model."""
+class PretrainModel(Section):
+    """What a model is made of that learns without labels."""
 
     features: Features
     """What the model reads."""
@@ -883,6 +883,11 @@ class PretrainSlice(Section):
     """What learns."""
     objective: choice(OBJECTIVES)  # type: ignore[valid-type]
     """What is learnt."""
+
+
+class PretrainSlice(PretrainModel):
+    """What decides a pretrained model."""
+
     train: PretrainTrain
     """How it is trained."""
     collapse: Collapse
@@ -922,6 +927,13 @@ class MeasuredModel(Section):
     """Of a training step; inference is in fp32."""
 
 
+class MeasuredPretraining(PretrainModel):
+    """What decides what a step of a pretraining costs."""
+
+    precision: Precision
+    """Of the step."""
+
+
 class Measure(Section):
     """How the columns of a study are measured that tell what models cost as utterances grow."""
 
@@ -942,6 +954,8 @@ class MeasureSlice(Measure):
 
     models: Annotated[dict[str, MeasuredModel], Field(min_length=1)]
     """By the digest of each."""
+    pretrainings: dict[str, MeasuredPretraining] = {}
+    """Likewise."""
 
 
 class Main(Section):

@@ -203,6 +203,33 @@ def test_a_training_step_has_the_precision_of_the_training(
 
 
 @pytest.mark.usefixtures("short")
+def test_steps_of_pretrainings_are_measured_for_columns_that_ask(project: Path) -> None:
+    """Beside the models; equal ones once, however often clusters are found."""
+    hubert = {"name": "hubert", "clusters": 20}
+    rows = {
+        "scratch": {},
+        "bestrq": {"pretrain": {"objective": {"name": "bestrq", "codes": 16}}},
+        "hubert": {"pretrain": {"objective": hubert | {"iterations": 1}}},
+        "hubert_twice": {"pretrain": {"objective": hubert | {"iterations": 2}}},
+    }
+    base = {"model": {"encoder": {"name": "transformer"}}}
+    for columns, count in ((["train_step"], None), (["train_step", "pretrain_step"], 2)):
+        write_study(project, base=base, experiments=rows, columns=columns)
+        plan = load_plan(project, "smoke", ["mine"])
+        (job,) = plan.of_stage("measure")
+        assert len(job.config["models"]) == 1
+        assert ("pretrainings" in job.config) == (count is not None)
+    execute(plan, job)
+    costs = json.loads((plan.project / job.dir / "costs.json").read_text())
+    assert len(costs["models"]) == 1
+    assert len(costs["pretrainings"]) == count
+    for figures in costs["pretrainings"].values():
+        assert figures["train_ms"] > 0
+        assert figures["saved_mb"] > 0
+        assert "rtfx" not in figures, "nobody infers with it"
+
+
+@pytest.mark.usefixtures("short")
 def test_the_stage_writes_the_figures_of_each_model_once(plan: Plan) -> None:
     (job,) = plan.of_stage("measure")
     threads = torch.get_num_threads()

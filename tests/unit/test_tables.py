@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -184,6 +185,91 @@ def test_what_models_cost_is_shown_beside_the_errors(study: StudyTable, tmp_path
 
     write_json(measure / "run.json", {"source_digest": "another"})
     assert [row[0].mark for row in layout(study).body] == ["*"] * 3
+
+
+def test_a_pretraining_costs_what_all_before_it_cost(study: StudyTable, tmp_path: Path) -> None:
+    """Clusters and earlier pretrainings, too; memory is the most of them, speed the last one's."""
+    spent = ((7, 2, 30), (3, 5, None), (50, 4, 40))
+    chain = [tmp_path / f"learnt-{number}" for number in range(len(spent))]
+    for directory, (minutes, peak, speed) in zip(chain, spent, strict=True):
+        directory.mkdir()
+        receipt = {"seconds": 60 * minutes, "peak_memory_mb": peak, "source_digest": DIGEST}
+        write_json(directory / "run.json", receipt | {"audio_seconds_per_second": speed})
+    first, *others = study.rows
+    runs = tuple(
+        dataclasses.replace(run, pretrain=chain[0], pretraining=tuple(chain)) for run in first.runs
+    )
+    columns = ("pretrain_minutes", "pretrain_peak_memory_mb", "pretrain_audio_seconds_per_second")
+    rows = (dataclasses.replace(first, runs=runs), *others)
+    text = layout(dataclasses.replace(study, columns=columns, rows=rows))
+    assert [cell.value for cell in text.body[0][1:4]] == ["60.0", "5.00", "30.0"]
+    assert [cell.value for cell in text.body[1][1:4]] == ["", "", ""], "it was not pretrained"
+
+
+def test_steps_of_pretrainings_are_ratios_to_the_first_that_there_is(
+    study: StudyTable, tmp_path: Path
+) -> None:
+    measure = tmp_path / "measure"
+    measure.mkdir()
+    write_json(measure / "run.json", {"source_digest": DIGEST})
+    learners = {"a": {"train_ms": 8, "saved_mb": 40}, "b": {"train_ms": 2, "saved_mb": 9}}
+    lengths = {"speed": 20, "training": 40, "growth": [20, 40, 80]}
+    write_json(measure / "costs.json", {"models": {}, "pretrainings": learners, "lengths": lengths})
+    rows = tuple(
+        dataclasses.replace(row, learner=name)
+        for row, name in zip(study.rows, ("", "a", "b"), strict=True)
+    )
+    columns = ("pretrain_step", "pretrain_saved_mb")
+    text = layout(dataclasses.replace(study, columns=columns, rows=rows, measure=measure))
+    assert [[cell.value for cell in row[1:3]] for row in text.body] == [
+        ["", ""],
+        ["1.00", "40.0"],
+        ["0.250", "9.00"],
+    ]
+    assert any("(pretraining step: of li_gru)" in note for note in text.notes)
+
+
+def test_what_is_told_without_labels_stands_beside_the_errors_that_come_of_it(
+    tmp_path: Path,
+) -> None:
+    """What tells nothing is not told: all losses are the same."""
+
+    def rows(objectives: Sequence[str]) -> tuple[Row, ...]:
+        made = []
+        for number, objective in enumerate(objectives):
+            learnt = tmp_path / f"{'-'.join(objectives)}-{number}"
+            learnt.mkdir()
+            write_json(learnt / "config.json", {"objective": {"name": objective}})
+            write_json(
+                learnt / "run.json",
+                {
+                    "source_digest": DIGEST,
+                    "dev_rank": 7 + number,
+                    "dev_loss": 3.0,
+                    "dev_accuracy": 0.9 - number / 10,
+                    "dev_codes": 9.0,
+                    "dev_guesses": 5 + number % 2,
+                },
+            )
+            run = make_run(
+                tmp_path, learnt.name, 1, {"test-clean.beam": wrong_words(1 + number, number)}
+            )
+            made.append(Row(f"r{number}", (dataclasses.replace(run, pretrain=learnt),)))
+        return tuple(made)
+
+    def notes(rows: tuple[Row, ...]) -> list[str]:
+        table = StudyTable("T", "t", "sample", ("wer/test-clean",), rows, DIGEST)
+        return [note for note in layout(table).notes if note.startswith("Rank correlation")]
+
+    (alike,) = notes(rows(["bestrq"] * 4))
+    assert "with WER (%) test-clean over 4 pretrainings" in alike
+    assert "rank +1.00 (p 0.083, " in alike
+    assert "masked_accuracy -1.00 (p 0.083, " in alike
+    assert "masked_loss" not in alike, "all the same: it has no order"
+    (unlike,) = notes(rows(["bestrq", "hubert", "bestrq"]))
+    assert "rank +1.00" in unlike
+    assert "masked" not in unlike, "of different things to tell"
+    assert not notes(rows(["bestrq", "wav2vec2"])), "two have no order worth telling"
 
 
 def test_one_speaker_shows_neither_interval_nor_mark(tmp_path: Path) -> None:

@@ -32,11 +32,13 @@ from lightasr.cost.timing import (
 )
 from lightasr.files import write_atomically
 from lightasr.models.asr import AcousticModel, save_model
+from lightasr.models.pretrained import PretrainingModel
 from lightasr.progress import Bar, track
 from lightasr.threads import usable_cores
 from lightasr.train.precision import Precision
 
 Figures = dict[str, float]
+Measurable = Mapping[str, schema.MeasuredModel | schema.MeasuredPretraining]
 COUNTED_SECONDS = 10
 WARM_UP = 2  # compiles kernels and fills caches
 LETTERS = 29  # of English: the alphabet, apostrophe, space and blank
@@ -48,10 +50,15 @@ def run(
     """Write `costs.json`: the figures of each model, and all that was measured."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lengths = Lengths.of(config.seconds)
-    costs = measure(config.models, device, config.seconds, config.rounds, "measure")
-    models = {subject.name: figures(subject, costs.points, lengths) for subject in costs.subjects}
-    points = [point.measured() for point in costs.points]
-    tree = {"lengths": lengths._asdict(), "models": models, "points": points}
+    everything: Measurable = {**config.models, **config.pretrainings}
+    costs = measure(everything, device, config.seconds, config.rounds, "measure")
+    found = {subject.name: figures(subject, costs.points, lengths) for subject in costs.subjects}
+    tree = {
+        "lengths": lengths._asdict(),
+        "models": {name: found[name] for name in config.models},
+        "pretrainings": {name: found[name] for name in config.pretrainings},
+        "points": [point.measured() for point in costs.points],
+    }
     write_atomically(out / "costs.json", json.dumps(tree, indent=1) + "\n")
     return {"device": costs.machine.get("gpu", device.type), "threads": costs.machine["threads"]}
 
@@ -73,7 +80,8 @@ class Point(NamedTuple):
 
     model: str
     seconds: int
-    forward_ms: float
+    forward_ms: float | None
+    """Of inference; a pretraining has none."""
     train_ms: float
     saved_mb: float
     """Activations that wait for the backward pass."""
@@ -81,9 +89,9 @@ class Point(NamedTuple):
     """The most that a training step holds besides weights and input, on a GPU."""
 
     @property
-    def rtfx(self) -> float:
+    def rtfx(self) -> float | None:
         """Seconds of audio in a second."""
-        return 1000 * self.seconds / self.forward_ms
+        return self.forward_ms and 1000 * self.seconds / self.forward_ms
 
     def measured(self) -> Measured:
         return {**self._asdict(), "rtfx": self.rtfx}
@@ -109,17 +117,38 @@ class WholeUtterances(nn.Module):
         return self.model(x_btf, lengths_b)[0]
 
 
+class WholePretraining(nn.Module):
+    """A model that is pretrained, for batches without padding: (B, T, F) -> its loss."""
+
+    def __init__(self, model: PretrainingModel, labels: int) -> None:
+        super().__init__()
+        self.model, self.labels = model, labels
+
+    def forward(self, x_btf: Tensor) -> Tensor:
+        lengths_b = torch.full((len(x_btf),), x_btf.shape[1], device=x_btf.device)
+        if not self.labels:
+            return self.model(x_btf, lengths_b).nats
+        shape = len(x_btf), int(self.model.output_lengths(lengths_b[:1]))
+        labels_bt = torch.randint(self.labels, shape, device=x_btf.device)
+        return self.model(x_btf, lengths_b, labels_bt).nats
+
+
 class Subject:
     """A model, and what of it does not depend on lengths."""
 
-    def __init__(self, name: str, measured: schema.MeasuredModel, device: torch.device) -> None:
+    def __init__(
+        self,
+        name: str,
+        measured: schema.MeasuredModel | schema.MeasuredPretraining,
+        device: torch.device,
+    ) -> None:
         self.name, self.device = name, device
         self.features = measured.features
         self.precision = Precision(measured.precision, device)
         torch.manual_seed(0)
-        model = AcousticModel(measured.model, self.features.dim, symbols(measured.tokenizer))
-        self.parameters, self.file_bytes = model.parameter_count(), file_bytes(model)
-        self.model = WholeUtterances(model)
+        self.model, self.infers = built(measured), isinstance(measured, schema.MeasuredModel)
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.file_bytes = file_bytes(self.model.model)
         self.macs = count_macs(self.model, self.utterance(COUNTED_SECONDS))
         self.model.to(device)
 
@@ -135,7 +164,9 @@ class Passes:
     def __init__(self, subject: Subject, seconds: int) -> None:
         self.subject, self.seconds, self.device = subject, seconds, subject.device
         self.model, self.x_btf = subject.model, subject.utterance(seconds).to(subject.device)
-        self.work: dict[str, Callable[[], None]] = {"forward": self.forward, "train": self.train}
+        self.work: dict[str, Callable[[], None]] = {"train": self.train}
+        if subject.infers:
+            self.work = {"forward": self.forward, "train": self.train}
         self.calls: dict[str, int] = {}
         for name, work in self.work.items():
             self.model.train(name == "train")
@@ -164,11 +195,23 @@ class Passes:
         return Point(
             self.subject.name,
             self.seconds,
-            1000 * statistics.median(self.took["forward"]),
+            1000 * statistics.median(self.took["forward"]) if self.subject.infers else None,
             1000 * statistics.median(self.took["train"]),
             self.saved / 1e6,
             None if self.peak is None else self.peak / 1e6,
         )
+
+
+def built(
+    measured: schema.MeasuredModel | schema.MeasuredPretraining,
+) -> WholeUtterances | WholePretraining:
+    """With weights drawn at random."""
+    if isinstance(measured, schema.MeasuredModel):
+        dim = measured.features.dim
+        return WholeUtterances(AcousticModel(measured.model, dim, symbols(measured.tokenizer)))
+    objective = measured.objective
+    labels = objective.clusters if isinstance(objective, schema.Clustered) else 0
+    return WholePretraining(PretrainingModel(measured), labels)
 
 
 def symbols(tokenizer: schema.Tokenizer) -> int:
@@ -183,7 +226,7 @@ def file_bytes(model: nn.Module) -> int:
 
 
 def measure(
-    models: Mapping[str, schema.MeasuredModel],
+    models: Measurable,
     device: torch.device,
     seconds: Sequence[int],
     rounds: int,
@@ -220,15 +263,17 @@ def figures(subject: Subject, points: Sequence[Point], lengths: Lengths) -> Figu
         "parameters_m": subject.parameters / 1e6,
         "file_mb": subject.file_bytes / 1e6,
         "gmacs_per_s": subject.macs / COUNTED_SECONDS / 1e9,
-        "rtfx": of[lengths.speed].rtfx,
-        "train_ms": at_length.train_ms,
-        "saved_mb": at_length.saved_mb,
     }
+    if (speed := of[lengths.speed].rtfx) is not None:
+        found["rtfx"] = speed
+    found |= {"train_ms": at_length.train_ms, "saved_mb": at_length.saved_mb}
     if at_length.peak_mb is not None:
         found["peak_mb"] = at_length.peak_mb
     growing = [of[seconds] for seconds in lengths.growth]
+    took = {p.seconds: p.forward_ms for p in growing if p.forward_ms is not None}
+    if took:
+        found["forward_exp"] = exponent(took)
     return found | {
-        "forward_exp": exponent({p.seconds: p.forward_ms for p in growing}),
         "train_exp": exponent({p.seconds: p.train_ms for p in growing}),
         "saved_exp": exponent({p.seconds: p.saved_mb for p in growing}),
     }

@@ -37,7 +37,7 @@ class Learnt(NamedTuple):
 class PretrainingModel(nn.Module):
     """(B, T, F) features and their lengths -> how well hidden frames are told."""
 
-    def __init__(self, config: schema.PretrainSlice) -> None:
+    def __init__(self, config: schema.PretrainModel) -> None:
         super().__init__()
         features = config.features.dim
         self.normalizer = Normalizer(config.normalize, features)

@@ -1,8 +1,8 @@
 """Statistics of an encoder that need no labels, and which of them foretell error rates.
 
-They are at hand as soon as a pretraining ends, or at any of its checkpoints. Whether one is worth
-watching is a question of its own: `rank_correlation` puts each beside the WERs of the same
-pretrainings once they are fine-tuned.
+They are at hand as soon as a pretraining ends. Whether one is worth watching is a question of its
+own: the note below a study's table puts each beside the WERs of the same pretrainings once they are
+fine-tuned.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ RECEIPT = {
     "guesses": "dev_guesses",
 }
 """Statistics that a pretraining's receipt tells, and how it calls them."""
+OF_OUTPUTS = {"rank": "dev_rank"}
+"""What it tells that compares whatever the objectives."""
 LEAST = 3
 EXACT = 8  # pretrainings whose orders are all tried: 8! = 40,320
 DRAWN = 20_000
@@ -47,13 +49,32 @@ class Correlation(NamedTuple):
 def statistics(ranks: Sequence[float], pretrained: Path | None) -> dict[str, float]:
     """Effective rank of each layer's outputs; of a pretraining, too, how well it tells."""
     found = {f"rank_{layer}": rank for layer, rank in enumerate(ranks)}
-    return found if pretrained is None else found | _told(pretrained / "run.json")
+    return found if pretrained is None else found | _told(pretrained / "run.json", RECEIPT)
 
 
-def _told(receipt: Path) -> dict[str, float]:
+def foretelling(wers: Mapping[Path, float]) -> list[Correlation]:
+    """How what pretrainings tell of themselves goes with the WERs, by directory, that came of them.
+
+    How well hidden frames are told compares only where the objectives are the same.
+    """
+    alike = len({_objective(pretrained / "config.json") for pretrained in wers}) == 1
+    names = OF_OUTPUTS | RECEIPT if alike else OF_OUTPUTS
+    told = [_told(pretrained / "run.json", names) for pretrained in wers]
+    found = {name: [each[name] for each in told] for name in names}
+    return rank_correlation(found, list(wers.values()))
+
+
+def _objective(config: Path) -> str:
+    try:
+        return json.dumps(json.loads(config.read_text(encoding="utf-8"))["objective"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LightasrError(f"{config}: not the settings of a pretraining: {error!r}") from None
+
+
+def _told(receipt: Path, names: Mapping[str, str]) -> dict[str, float]:
     try:
         tree = json.loads(receipt.read_text(encoding="utf-8"))
-        return {name: float(tree[key]) for name, key in RECEIPT.items()}
+        return {name: float(tree[key]) for name, key in names.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LightasrError(f"{receipt}: not the receipt of a pretraining: {error!r}") from None
 

@@ -52,6 +52,8 @@ MEASURED_HEADERS = {
     "forward_exp": "inference exponent",
     "train_exp": "training exponent",
     "saved_exp": "memory exponent",
+    f"{PRETRAIN}step": "pretraining step (ratio)",
+    f"{PRETRAIN}saved_mb": "pretraining: activations (MB)",
 }
 """Measured without training, all models of the study side by side in one job."""
 PART_HEADERS = {"wer": "WER (%)", "cer": "CER (%)", "rtfx": "RTFx"}

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from lightasr.files import write_atomically
-from lightasr.plan import Plan, Study
-from lightasr.planner import measured_digest, measured_model
+from lightasr.plan import Experiment, Plan, Study
+from lightasr.planner import measured_digest, measured_model, measured_pretraining
 from lightasr.score.metrics import write_curves, write_error_rates, write_metrics
 from lightasr.score.report import write_report
 from lightasr.score.study import Published, Row, SeedRun, StudyTable, read_run
@@ -21,10 +21,15 @@ def study_table(plan: Plan, study: Study) -> StudyTable:
         Row(
             experiment.name,
             tuple(
-                SeedRun(run.seed, **{job.stage: plan.project / job.dir for job in run.jobs})
+                SeedRun(
+                    run.seed,
+                    **{job.stage: plan.project / job.dir for job in run.jobs},
+                    pretraining=tuple(plan.project / job.dir for job in run.pretraining),
+                )
                 for run in experiment.runs
             ),
             measured_digest(measured_model(experiment.config)),
+            _learner(experiment),
         )
         for experiment in study.experiments
     )
@@ -44,6 +49,11 @@ def study_table(plan: Plan, study: Study) -> StudyTable:
         samples=score.bootstrap_samples,
         seed=score.seed,
     )
+
+
+def _learner(experiment: Experiment) -> str:
+    measured = measured_pretraining(experiment.config)
+    return measured_digest(measured) if measured else ""
 
 
 def make_table(plan: Plan, study: Study) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,18 @@ RUN_VALUES: dict[str, tuple[str, float]] = {
     "lm_params": ("params", 1),
 }
 # column: its key among the figures of a model that the stage `measure` found, where they differ
-FIGURES = {"train_step": "train_ms", "inference_speed": "rtfx"}
+FIGURES = {
+    "train_step": "train_ms",
+    "inference_speed": "rtfx",
+    f"{PRETRAIN}step": "train_ms",
+    f"{PRETRAIN}saved_mb": "saved_mb",
+}
+RATIOS = {"train_step", f"{PRETRAIN}step"}
+# How the figures of several pretrainings become one; of the others, the last one's counts.
+TOGETHER: dict[str, Callable[[list[float]], float]] = {
+    "peak_memory_mb": max,
+    **dict.fromkeys(("minutes", "gpu_hours", "energy_joules"), sum),
+}
 # column: its key among the numbers of a part in a neural language model's run.json
 TEXT_VALUES = {"ppl": "perplexity", "bpc": "bits_per_character"}
 
@@ -53,6 +64,8 @@ class SeedRun:
     neural_lm: Path | None = None
     pretrain: Path | None = None
     probe: Path | None = None
+    pretraining: tuple[Path, ...] = ()
+    """All that was done to pretrain, the last first."""
 
     @property
     def directories(self) -> dict[str, Path]:
@@ -70,6 +83,8 @@ class Row:
     runs: tuple[SeedRun, ...]
     model: str = ""
     """What the stage `measure` calls its model."""
+    learner: str = ""
+    """The same of what is pretrained; empty where nothing is."""
 
 
 @dataclass(frozen=True)
@@ -254,28 +269,40 @@ def _p_value(
 
 
 def _measured_cell(row: Row, column: Column) -> Cell:
-    values = [
-        value
-        for run in row.runs
-        if (directory := run.directories.get(column.source)) is not None
-        and directory.is_dir()
-        and (value := _measured(directory, column)) is not None
-    ]
+    found = [_measured_of_run(run, column) for run in row.runs]
+    values = [value for value in found if value is not None]
     if not values:
         return BLANK
     sd = statistics.stdev(values) if len(values) > 1 else None
     return Cell(mean=statistics.fmean(values), sd=sd, seeds=len(values))
 
 
+def _measured_of_run(run: SeedRun, column: Column) -> float | None:
+    directory = run.directories.get(column.source)
+    if directory is None or not directory.is_dir():
+        return None
+    together = TOGETHER.get(column.quantity.removeprefix(PRETRAIN))
+    if column.source != "pretrain" or together is None:
+        return _measured(directory, column)
+    values = [_measured(each, column) for each in run.pretraining]
+    told = [value for value in values if value is not None]
+    return float(together(told)) if len(told) == len(values) else None
+
+
 def _figure_cells(table: StudyTable, column: Column) -> list[Cell]:
-    """What the stage `measure` found of each model; a step's time is divided by the first row's."""
+    """What the stage `measure` found of each model; a step's time is divided by the first one's."""
     costs = read_costs(table)
     if costs is None:
         return [BLANK] * len(table.rows)
     key = FIGURES.get(column.quantity, column.quantity)
-    figures = [costs["models"][row.model][key] for row in table.rows]
-    unit = figures[0] if column.quantity == "train_step" else 1.0
-    return [Cell(mean=figure / unit) for figure in figures]
+    if column.quantity.startswith(PRETRAIN):
+        models, names = costs["pretrainings"], [row.learner for row in table.rows]
+    else:
+        models, names = costs["models"], [row.model for row in table.rows]
+    figures = [models[name][key] if name else None for name in names]
+    first = next((figure for figure in figures if figure is not None), 1.0)
+    unit = first if column.quantity in RATIOS else 1.0
+    return [BLANK if figure is None else Cell(mean=figure / unit) for figure in figures]
 
 
 def read_costs(table: StudyTable) -> dict[str, Any] | None:

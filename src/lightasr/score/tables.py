@@ -10,8 +10,10 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from lightasr.files import write_atomically
+from lightasr.probe import early
 from lightasr.score.bootstrap import smallest_p
 from lightasr.score.columns import Column, parse_column
 from lightasr.score.study import (
@@ -172,6 +174,7 @@ def _notes(table: StudyTable, columns: Sequence[Column], cells: dict[str, list[C
         notes.extend(_energy_note(table))
     if any(column.source == "measure" for column in columns):
         notes.append(_costs_note(table))
+    notes.extend(_early_notes(table, columns, cells))
     for row in table.rows:
         if missing := missing_seeds(table, row):
             seeds = ", ".join(str(seed) for seed in missing)
@@ -212,12 +215,41 @@ def _costs_note(table: StudyTable) -> str:
         return "Costs of the models are not measured yet."
     lengths = costs["lengths"]
     growth = ", ".join(map(str, lengths["growth"]))
+    steps = f"training step as a ratio to that of {table.rows[0].name}"
+    if (learner := next((row.name for row in table.rows if row.learner), None)) is not None:
+        steps += f" (pretraining step: of {learner})"
     return (
-        f"Models measured side by side, an utterance at a time: training step as a ratio to that "
-        f"of {table.rows[0].name} and activations kept for its backward pass at "
-        f"{lengths['training']} s of audio, inference at {lengths['speed']} s, exponents of growth "
-        f"with the length from {growth} s."
+        f"Models measured side by side, an utterance at a time: {steps} and activations kept for "
+        f"its backward pass at {lengths['training']} s of audio, inference at "
+        f"{lengths['speed']} s, exponents of growth with the length from {growth} s."
     )
+
+
+def _early_notes(
+    table: StudyTable, columns: Sequence[Column], cells: dict[str, list[Cell]]
+) -> list[str]:
+    """What of a pretraining, without labels, goes with the error rates that come of it."""
+    column = next((column for column in columns if column.is_error_rate), None)
+    if column is None:
+        return []
+    found: dict[Path, list[float]] = {}
+    for row, cell in zip(table.rows, cells[column.name], strict=True):
+        pretrained = row.runs[0].pretrain
+        if pretrained is not None and pretrained.is_dir() and cell.mean is not None:
+            found.setdefault(pretrained, []).append(cell.mean)
+    if len(found) < early.LEAST:
+        return []
+    correlations = early.foretelling({path: fmean(rates) for path, rates in found.items()})
+    told = [
+        f"{each.statistic} {each.rho:+.2f} (p {each.p:.2g}, {each.p_holm:.2g} after Holm's "
+        "correction)"
+        for each in correlations
+        if each.rho is not None
+    ]
+    return [
+        f"Rank correlation with {column.header} over {len(found)} pretrainings of what they tell "
+        f"without labels: {', '.join(told)}."
+    ]
 
 
 def _energy_note(table: StudyTable) -> list[str]:
