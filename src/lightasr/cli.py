@@ -392,6 +392,30 @@ def plan(
 
 
 @app.command()
+def cost(
+    scale: Scale = None,
+    study: Studies = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            help="That a device does in a second, of those counted (default: as trainings that are "
+            "done).",
+            min=1e-6,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What trainings will cost: products, device-hours, memory, counted before any is run.
+
+    Example: `lightasr cost --scale librispeech-960 --study ssl_mixers --tflops 50`
+    """
+    from lightasr.cost.forecast import forecast_json, forecast_text, foresee_costs
+
+    forecast = foresee_costs(read_plan(scale, study), tflops)
+    print(json.dumps(forecast_json(forecast), indent=1) if as_json else forecast_text(forecast))
+
+
+@app.command()
 def status(scale: Scale = None, as_json: AsJson = False) -> None:
     """How far each stage is, what is being made now, and which results other source made.
 

@@ -118,6 +118,9 @@ class Datasets:
                     mistakes.add(f"{where}: '{part}' holds recordings, not text")
                 elif (key != "text") and dataset.parts[part].text is not None:
                     mistakes.add(f"{where}: '{part}' holds text, not recordings")
+                elif not dataset.parts[part].transcribed:
+                    told = "is not transcribed: only `pretrain.parts` may name it"
+                    mistakes.add(f"{where}: '{part}' {told}")
                 elif dataset.parts[part].manifest or dataset.parts[part].text:
                     with mistakes.noted():
                         self.content(corpus.name, part)

@@ -19,17 +19,48 @@ SWITCHED = {"pretrain", "neural_lm"}
 """What is there where a study asks for it."""
 
 
-def resolve(layers: list[Layer]) -> schema.Experiment:
-    """`layers` go from the scale's to the entry's own."""
+def resolve(
+    layers: list[Layer], encoders: dict[str, Tree]
+) -> tuple[schema.Experiment, list[Layer]]:
+    """`layers` go from the scale's to the entry's own; those that count are returned, too.
+
+    `encoders` are the scale's sizes of encoders that it does not name itself.
+    """
     layers = [_without_switches(layers), *layers[1:]]
+    layers = _with_sizes(layers, encoders)
     tree: Tree = {}
     for layer in layers:
         for path in (["train", "seed"], ["neural_lm", "train", "seed"]):
             if layer.holds(path):
                 where = place(path, [layer])
                 raise LightasrError(f"{where}: set `seeds` of the study or the scale instead")
-        tree = schema.with_names(merge(tree, schema.spelt_out(layer.tree)), schema.Experiment)
-    return check(schema.Experiment, tree, layers)
+        tree = _laid_on(tree, layer)
+    return check(schema.Experiment, tree, layers), layers
+
+
+def _laid_on(tree: Tree, layer: Layer) -> Tree:
+    return schema.with_names(merge(tree, schema.spelt_out(layer.tree)), schema.Experiment)
+
+
+def _with_sizes(layers: list[Layer], encoders: dict[str, Tree]) -> list[Layer]:
+    """What the scale says of the encoder comes before the first of the layers that settle on it."""
+    tree: Tree = {}
+    names = []
+    for layer in layers:
+        tree = _laid_on(tree, layer)
+        names.append(_encoder(tree))
+    chosen = names[-1]
+    if chosen not in encoders:
+        return layers
+    first = next(i for i in range(len(names)) if set(names[i:]) == {chosen})
+    size = {"model": {"encoder": {"name": chosen, **encoders[chosen]}}}
+    return [*layers[:first], Layer(layers[0].file, "encoders", size), *layers[first:]]
+
+
+def _encoder(tree: Tree) -> Any:
+    model = tree.get("model")
+    encoder = model.get("encoder") if isinstance(model, dict) else None
+    return encoder.get("name") if isinstance(encoder, dict) else None
 
 
 def _without_switches(layers: list[Layer]) -> Layer:

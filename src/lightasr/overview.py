@@ -63,7 +63,7 @@ def plan_text(plan: Plan) -> str:
                 rows.append((f"  {experiment.name}", str(run.seed), run.train.id, missing or "-"))
         shown = rows[: left + 1]
         left -= len(shown) - 1
-        lines += [f"{study.name}: {study.spec.title}", *_aligned(shown)]
+        lines += [f"{study.name}: {study.spec.title}", *aligned(shown)]
         if len(rows) > len(shown):
             lines.append(f"  ... and {len(rows) - len(shown)} more; --json lists all")
         lines.append("")
@@ -85,10 +85,11 @@ def _stage_lines(plan: Plan, done: dict[str, bool]) -> list[str]:
         jobs = plan.of_stage(stage)
         finished = sum(done[job.id] for job in jobs)
         rows.append((stage, str(len(jobs)), str(finished), str(len(jobs) - finished)))
-    return _aligned(rows)
+    return aligned(rows)
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns of text as wide as their widest cell."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
@@ -159,7 +160,7 @@ def status_text(plan: Plan) -> str:
         if status[key]:
             lines += ["", f"{title}:"]
             entries = [tuple(str(value) for value in entry.values()) for entry in status[key]]
-            lines += [f"  {line}" for line in _aligned(entries)]
+            lines += [f"  {line}" for line in aligned(entries)]
     if status["unreadable"]:
         lines += ["", "not a receipt; `lightasr verify --discard` lets it be made again:"]
         lines += [f"  {path}" for path in status["unreadable"]]

@@ -271,8 +271,7 @@ def _study(
     for entry in spec.experiments:
         with mistakes.noted():
             for row, own in expand(file, spec, entry):
-                layers = [*shared, *own]
-                resolved = resolve(layers)
+                resolved, layers = resolve([*shared, *own], head.encoders)
                 check_experiment(resolved, layers, planner.datasets)
                 runs = planner.runs(resolved, seeds)
                 experiments.append(Experiment(name, row, resolved, runs))

@@ -352,6 +352,8 @@ class Planner:
             )
         slices["content"] = self.datasets.content(config.corpus.name, name)
         slices["split"] = part.split
+        if not part.transcribed:
+            slices["transcribed"] = False
         files = {"manifest": self.datasets.path(config.corpus.name, name)}
         return self.make("features", label, slices, {}, files)
 

@@ -66,11 +66,11 @@ def foresee(job: Job, project: Path) -> Needs:
 def _archive(job: Job, project: Path) -> tuple[float, float]:
     if job.places:
         return BASE_MB, (job.places.get("bytes") or 0) / 1e6 / DOWNLOAD_MB_PER_MINUTE
-    return BASE_MB, 60 * _hours(job, project) / SYNTHESIS_SPEED
+    return BASE_MB, 60 * hours_of(job, project) / SYNTHESIS_SPEED
 
 
 def _features(job: Job, project: Path) -> tuple[float, float]:
-    return BASE_MB + 1000, 60 * _hours(job, project) / FEATURES_SPEED
+    return BASE_MB + 1000, 60 * hours_of(job, project) / FEATURES_SPEED
 
 
 def _tokenizer(job: Job, project: Path) -> tuple[float, float]:
@@ -140,16 +140,16 @@ def _text_megabytes(lm: Job) -> float:
 
 def _hours_of_inputs(job: Job, project: Path) -> float:
     """All recordings that a job reads."""
-    return sum(_hours(made, project) for made in job.inputs.values() if made.stage == "features")
+    return sum(hours_of(made, project) for made in job.inputs.values() if made.stage == "features")
 
 
-def _hours(job: Job, project: Path) -> float:
+def hours_of(job: Job, project: Path) -> float:
     """Recordings in an archive or in features: counted, if they are there, else estimated."""
     if job.stage == "features":
         if seconds := _counted(project / job.receipt):
             return seconds / 3600
         copies, archive = len(job.config["speeds"]), job.inputs.get("archive")
-        return copies * (_hours(archive, project) if archive else UNKNOWN_HOURS)
+        return copies * (hours_of(archive, project) if archive else UNKNOWN_HOURS)
     if sample := job.config.get("sample"):
         kind = job.config["part"].partition("-")[0]
         return float(sample.get(f"{kind}_minutes", 0)) / 60

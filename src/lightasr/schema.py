@@ -721,6 +721,8 @@ class Part(Section):
     """One's own recordings: a TSV, a Kaldi data directory, or a directory of lhotse manifests."""
     split: str | None = None
     """Lines of a TSV manifest whose column `split` says this; null: all of them."""
+    transcribed: bool = True
+    """False: recordings of a manifest without text, for `pretrain.parts` alone."""
     text: str | None = None
     """One's own text, a sentence a line, perhaps gzipped."""
 
@@ -732,6 +734,8 @@ class Part(Section):
             raise ValueError("a part is an archive, a 'manifest' or a 'text': one of them")
         if self.split is not None and self.manifest is None:
             raise ValueError("'split' chooses lines of a 'manifest'")
+        if not self.transcribed and self.manifest is None:
+            raise ValueError("'transcribed' is said of a 'manifest'")
         return self
 
 
@@ -785,6 +789,8 @@ class FeaturesSlice(Features):
     """Digest of the manifest of one's own recordings; null for an archive."""
     split: str | None = None
     """Lines of the manifest that are read."""
+    transcribed: bool = True
+    """Whether an utterance of the manifest must have a text."""
 
 
 class TokenizerSlice(Tokenizer):
@@ -978,6 +984,8 @@ class Scale(Section):
     """Seeds instead of each study's own, where a scale is short of time."""
     seeds_of: dict[str, Seeds] = {}
     """Seeds by study, for those that ask what so few do not tell."""
+    encoders: dict[Literal[tuple(ENCODERS)], dict[str, Any]] = {}  # type: ignore[valid-type]
+    """Settings by encoder, under those of a study that chooses it: how large it is here."""
     measure: Measure = Measure()
     """How it is measured what models cost as utterances grow, for studies with such columns."""
     datasets: dict[str, Dataset] = {}

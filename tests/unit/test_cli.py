@@ -76,6 +76,7 @@ def test_the_names_of_the_commands_stay() -> None:
         "bench units",
         "cluster",
         "compare",
+        "cost",
         "data report",
         "decode",
         "evaluate",

@@ -146,6 +146,27 @@ def test_a_mistake_in_a_scale_is_the_scales(project: Path) -> None:
     )
 
 
+def test_a_mistake_in_a_scales_size_of_an_encoder(project: Path) -> None:
+    scale = project / "config" / "scales" / "smoke.yaml"
+    before = scale.read_text()
+    rows = {"plain": {"model": {"encoder": "transformer"}}}
+    scale.write_text(before + "encoders: {transformer: {dimm: 48}}\n")
+    assert mistake(project, experiments=rows).startswith(
+        "config/scales/smoke.yaml: encoders: model.encoder.dimm: unknown key; did you mean 'dim'?"
+    )
+    scale.write_text(before + "encoders: {transforme: {dim: 48}}\n")
+    assert "encoders.transforme" in mistake(project, experiments=rows)
+
+
+def test_settings_at_a_scale_are_checked(project: Path) -> None:
+    assert mistake(project, at={"smoke": {"train": {"epoch": 3}}}).startswith(
+        f"{STUDY}: at: smoke: train.epoch: unknown key; did you mean 'epochs'?"
+    )
+    assert mistake(project, at={"smok": {}}).startswith(
+        f"{STUDY}: at: no scale 'smok' in config/scales; did you mean 'smoke'?"
+    )
+
+
 def test_a_scale_names_studies_that_there_are(project: Path) -> None:
     scale = project / "config" / "scales" / "smoke.yaml"
     scale.write_text("seeds_of: {encoder: [1, 2], xyzzy: [1]}\n")

@@ -157,6 +157,48 @@ def test_what_is_not_there_or_no_manifest_is_an_error(tmp_path: Path) -> None:
     assert "holds neither wav.scp (Kaldi) nor" in refused(tmp_path / "empty")
 
 
+# --- recordings that nobody has written down ----------------------------------------------------
+
+
+def heard(path: Path) -> tuple[list[Entry], Rejected]:
+    rejected: Rejected = []
+    return read_manifest(path, rejected, transcribed=False), rejected
+
+
+def test_a_tsv_without_transcripts_needs_no_column_for_them(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.wav")
+    header = "id speaker audio"
+    path = tsv(tmp_path, "a Ann a.wav", "b  b.wav", header=header)
+    entries, rejected = heard(path)
+    assert entries == [Entry("a", "Ann", "", tmp_path / "a.wav")]
+    assert rejected == [("b", f"{path}:3: no speaker")]
+    assert "no column 'text'" in refused(path)
+
+
+def test_some_of_it_may_be_transcribed(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    entries, rejected = heard(tsv(tmp_path, "a Ann a.wav ", "b Bob a.wav HELLO_THERE"))
+    assert [entry.text for entry in entries] == ["", "HELLO THERE"]
+    assert rejected == []
+
+
+def test_a_kaldi_directory_without_transcripts_has_no_text(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.wav")
+    data = kaldi(tmp_path, wav_scp=f"a {tmp_path}/a.wav; b {tmp_path}/b.wav", utt2spk="a Ann")
+    entries, rejected = heard(data)
+    assert entries == [Entry("a", "Ann", "", tmp_path / "a.wav")]
+    assert rejected == [("b", f"{data}/wav.scp:2: no speaker in {data}/utt2spk")]
+    assert "a Kaldi data directory has wav.scp, text and utt2spk" in refused(data)
+
+
+def test_supervisions_of_lhotse_may_be_without_transcripts(tmp_path: Path) -> None:
+    touch(tmp_path, "r.flac")
+    supervisions = [supervision("u", "r", text=None)]
+    data = lhotse(tmp_path, [recording("r", tmp_path / "r.flac")], supervisions)
+    assert heard(data) == ([Entry("u", "s", "", tmp_path / "r.flac", 0.0, None, 0)], [])
+    assert read(data)[1][0][1].endswith("no text")
+
+
 # --- Kaldi --------------------------------------------------------------------------------------
 
 

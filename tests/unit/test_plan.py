@@ -347,6 +347,59 @@ def test_fine_tunings_share_a_pretraining(project: Path) -> None:
         assert ids(after, "pretrain").isdisjoint({pretrain.id})
 
 
+def test_a_study_says_how_it_is_trained_at_each_scale(project: Path) -> None:
+    """Over its base, under its entries; nothing but what comes of it decides the table's key."""
+    scales = project / "config" / "scales"
+    (scales / "other.yaml").write_text((scales / "smoke.yaml").read_text())
+    write_study(
+        project,
+        base={"train": {"lr": 0.1, "epochs": 3}},
+        at={"smoke": {"train": {"epochs": 5, "batch_seconds": 30}}},
+        experiments={"plain": {}, "own": {"train": {"epochs": 7}}},
+    )
+    keys = {}
+    for scale, epochs in (("smoke", [5, 7]), ("other", [3, 7])):
+        plan = load_plan(project, scale, ["mine"])
+        assert [e.config.train.epochs for e in plan.experiments] == epochs
+        assert {e.config.train.lr for e in plan.experiments} == {0.1}
+        (keys[scale],) = (study.key for study in plan.studies)
+    write_study(
+        project,
+        base={"train": {"lr": 0.1, "epochs": 3}},
+        at={"smoke": {"train": {"epochs": 4}}},
+        experiments={"plain": {}, "own": {"train": {"epochs": 7}}},
+    )
+    after = {scale: load_plan(project, scale, ["mine"]).studies[0].key for scale in keys}
+    assert after["other"] == keys["other"]
+    assert after["smoke"] != keys["smoke"]
+
+
+def test_a_scale_says_how_large_an_encoder_is_that_a_study_chooses(project: Path) -> None:
+    """Whether base or entry chooses it; a study's own settings go over it."""
+    scale = project / "config" / "scales" / "smoke.yaml"
+    sizes = "encoders: {transformer: {dim: 48, layers: 5}, conformer: {dim: 72}}\n"
+    scale.write_text(scale.read_text() + sizes)
+    rows = {
+        "default": {},
+        "chosen": {"model": {"encoder": "transformer"}},
+        "wide": {"extends": "chosen", "model": {"encoder": {"dim": 64}}},
+        "mixed": {"extends": "chosen", "model": {"encoder": {"mixer": "fnet"}}},
+        "left": {"extends": "chosen", "model": {"encoder": "convnext"}},
+        "back": {"extends": "left", "model": {"encoder": "transformer"}},
+    }
+    found = {e.name: e.config.model.encoder for e in planned(project, experiments=rows).experiments}
+    assert found["default"] == found["default"].model_validate({"name": "ds2"})
+    assert (found["chosen"].dim, found["chosen"].layers) == (48, 5)
+    assert (found["wide"].dim, found["wide"].layers) == (64, 5)
+    assert (found["mixed"].dim, found["mixed"].mixer.name) == (48, "fnet")
+    assert found["left"] == found["left"].model_validate({"name": "convnext"})
+    assert found["back"] == found["chosen"]
+    based = planned(
+        project, base=rows["chosen"], experiments={"a": {}, "b": rows["wide"] | {"extends": "a"}}
+    )
+    assert [e.config.model.encoder.dim for e in based.experiments] == [48, 64]
+
+
 def test_a_scale_says_how_models_are_pretrained_and_a_study_whether(project: Path) -> None:
     scale = project / "config" / "scales" / "smoke.yaml"
     tree = yaml.safe_load(scale.read_text())

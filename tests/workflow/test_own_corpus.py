@@ -255,6 +255,44 @@ def test_a_changed_line_makes_its_part_again_and_no_other(own: Callable[[Form], 
     assert {part for part in PARTS if before[part] != after[part]} == {"dev"}
 
 
+def test_a_model_may_learn_from_recordings_that_nobody_has_written_down(
+    own: Callable[[Form], Own], project: Path, tmp_path: Path
+) -> None:
+    corpus = own(as_tsv)
+    corpus.plan()
+    lines = [
+        line.split("\t")
+        for line in Path(corpus.parts["train"]["manifest"]).read_text().splitlines()
+    ]
+    heard = tmp_path / "heard.tsv"
+    heard.write_text("\n".join("\t".join(line[:3] + line[4:]) for line in lines))
+    scale = project / "config" / "scales" / "own.yaml"
+    part = json.dumps({"manifest": str(heard), "transcribed": False})
+    scale.write_text(
+        scale.read_text().replace("    parts:\n", f"    parts:\n      heard: {part}\n")
+    )
+    learnt = {"name": "bestrq", "codes": 8}
+    pretrain = {
+        "objective": learnt,
+        "parts": ["heard"],
+        "train": {"epochs": 1, "batch_seconds": 10},
+        "collapse": {"rank": 1.0, "codes": 1.0, "guesses": 1.0},
+    }
+    encoder = {"name": "transformer", "layers": 1, "dim": 16, "mixer": {"name": "mhsa", "heads": 2}}
+    base = TINY | {"model": {"encoder": encoder}, "pretrain": pretrain}
+    write_study(project, columns=["params"], base=base)
+    plan = load_plan(project, "own", ["mine"])
+    (job,) = plan.of_stage("pretrain")
+    assert job.inputs["features/heard"].config["transcribed"] is False
+    for made in job.inputs.values():
+        execute(plan, made)
+    execute(plan, job)
+    assert told_of(project / job.dir)["steps"] > 0
+    write_study(project, columns=["params"], base=base | {"corpus": {"train": ["heard"]}})
+    with pytest.raises(LightasrError, match=r"corpus\.train: 'heard' is not transcribed: only"):
+        load_plan(project, "own", ["mine"])
+
+
 def features_job(plan: Plan, part: str) -> Job:
     return next(job for job in plan.of_stage("features") if job.config["part"] == part)
 

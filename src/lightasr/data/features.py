@@ -69,7 +69,7 @@ def _spoken(
         bar.total = source.stat().st_size
         yield from read_archive(source, rejected, bar)
         return
-    entries = read_manifest(source, rejected, config.split)
+    entries = read_manifest(source, rejected, config.split, config.transcribed)
     bar.total = len(entries)
     for entry in entries:
         yield entry

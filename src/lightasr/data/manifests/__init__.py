@@ -14,14 +14,18 @@ __all__ = ["Entry", "read_manifest"]
 
 
 def read_manifest(
-    path: Path, rejected: list[tuple[str, str]], split: str | None = None
+    path: Path,
+    rejected: list[tuple[str, str]],
+    split: str | None = None,
+    transcribed: bool = True,
 ) -> list[Entry]:
     """The utterances of a TSV, a Kaldi data directory or a directory of lhotse manifests.
 
     In the manifest's order. What is wrong with one utterance goes to `rejected`, as id and reason;
-    what is wrong with the manifest is an error.
+    what is wrong with the manifest is an error. An utterance without text is bad, unless it is not
+    `transcribed`.
     """
-    gathered = Gathered(rejected)
+    gathered = Gathered(rejected, transcribed)
     if path.is_file():
         read_tsv(path, split, gathered)
     elif not path.is_dir():

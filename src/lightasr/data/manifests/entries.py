@@ -37,9 +37,9 @@ class Entry:
 class Gathered:
     """The good utterances of a manifest by id; the others go to `rejected`, with the reason."""
 
-    def __init__(self, rejected: list[tuple[str, str]]) -> None:
+    def __init__(self, rejected: list[tuple[str, str]], transcribed: bool) -> None:
         self.entries: dict[str, Entry] = {}
-        self.rejected = rejected
+        self.rejected, self.transcribed = rejected, transcribed
         self._files = Files()
         self._lines: dict[str, str] = {}
 
@@ -85,7 +85,7 @@ class Gathered:
             return "no speaker"
         if BAD_IN_SPEAKER.search(entry.speaker):
             return f"the speaker {entry.speaker!r} has a control character"
-        if not entry.text:
+        if self.transcribed and not entry.text:
             return "no text"
         if not self._files.hold(entry.audio):
             return f"no audio file {str(entry.audio)!r}"

@@ -62,11 +62,13 @@ class Place:
 class Table:
     """A file of `key rest` lines; where a key is there twice, the first line counts."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, needed: bool = True) -> None:
         self.path = path
         self.lines: dict[str, Line] = {}
         self.doubled: list[tuple[str, Line]] = []
         if not path.is_file():
+            if not needed:
+                return
             raise LightasrError(
                 f"{path}: no such file; a Kaldi data directory has wav.scp, text and utt2spk"
             )
@@ -80,6 +82,10 @@ class Table:
             else:
                 self.lines[key] = line
 
+    def rest(self, key: str) -> str:
+        """What stands behind a key; nothing where there is no such key."""
+        return self.lines[key].rest if key in self.lines else ""
+
 
 def read_kaldi(folder: Path, split: str | None, gathered: Gathered) -> None:
     """The segments, or the recordings where there are none, in their file's order."""
@@ -87,7 +93,9 @@ def read_kaldi(folder: Path, split: str | None, gathered: Gathered) -> None:
         raise LightasrError(
             f"{folder}: a Kaldi data directory has no split '{split}': name one directory a part"
         )
-    audio, texts, speakers = (Table(folder / name) for name in ("wav.scp", "text", "utt2spk"))
+    audio = Table(folder / "wav.scp")
+    texts = Table(folder / "text", needed=gathered.transcribed)
+    speakers = Table(folder / "utt2spk")
     tables = [audio, texts, speakers]
     places = _recordings(audio, gathered)
     if (folder / "segments").exists():
@@ -153,13 +161,13 @@ def _times(fields: list[str]) -> tuple[float, float | None, int | None]:
 def _add(place: Place, texts: Table, speakers: Table, gathered: Gathered) -> None:
     """An utterance that has all it needs."""
     for table, what in ((texts, "transcript"), (speakers, "speaker")):
-        if place.id not in table.lines:
+        if place.id not in table.lines and (table is not texts or gathered.transcribed):
             gathered.reject(place.id, f"no {what} in {table.path}", place.where)
             return
     entry = Entry(
         place.id,
-        speakers.lines[place.id].rest,
-        texts.lines[place.id].rest,
+        speakers.rest(place.id),
+        texts.rest(place.id),
         place.audio,
         place.start,
         place.seconds,

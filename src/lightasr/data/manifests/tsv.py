@@ -8,7 +8,8 @@ from lightasr.data.manifests.entries import Entry, Gathered, channel_of, read_te
 from lightasr.errors import LightasrError
 from lightasr.invalid import nearest
 
-REQUIRED = ("id", "speaker", "audio", "text")
+TEXT = "text"
+REQUIRED = ("id", "speaker", "audio", TEXT)
 OPTIONAL = ("start", "seconds", "channel", "split")
 
 
@@ -17,7 +18,8 @@ def read_tsv(path: Path, split: str | None, gathered: Gathered) -> None:
     if path.name.endswith((".jsonl", ".jsonl.gz")) or path.name == "wav.scp":
         raise LightasrError(f"{path}: no TSV: name the directory that it lies in")
     header, *lines = read_text(path).split("\n")
-    columns = _columns(path, header, split)
+    needed = [name for name in REQUIRED if gathered.transcribed or name != TEXT]
+    columns = _columns(path, header, needed if split is None else [*needed, "split"])
     others: dict[str, None] = {}
     for number, line in enumerate(lines, start=2):
         if not line.strip():
@@ -40,7 +42,7 @@ def read_tsv(path: Path, split: str | None, gathered: Gathered) -> None:
         )
 
 
-def _columns(path: Path, header: str, split: str | None) -> list[str]:
+def _columns(path: Path, header: str, required: list[str]) -> list[str]:
     """The header, which holds what is needed, and that once."""
     if not header.strip():
         raise LightasrError(
@@ -49,7 +51,7 @@ def _columns(path: Path, header: str, split: str | None) -> list[str]:
     columns = header.split("\t")
     if "," in header and len(columns) == 1:
         raise LightasrError(f"{path}: columns are separated by tabs, not commas")
-    for needed in REQUIRED if split is None else (*REQUIRED, "split"):
+    for needed in required:
         if needed not in columns:
             unused = [column for column in columns if column not in (*REQUIRED, *OPTIONAL)]
             hint = nearest(needed, unused) if unused else ""
@@ -76,6 +78,6 @@ def _add(row: dict[str, str], path: Path, where: str, gathered: Gathered) -> Non
         gathered.reject(row["id"], "no audio", where)
         return
     audio = path.parent / row["audio"]
-    text = row["text"].strip()
+    text = row.get(TEXT, "").strip()
     segment = (0.0, None) if start is None else (start, seconds)
     gathered.add(Entry(row["id"], row["speaker"], text, audio, *segment, channel), where)
