@@ -150,6 +150,47 @@ def test_the_same_seed_leaves_the_same_files(stages: Stages, tmp_path: Path) -> 
         assert (tmp_path / name).read_bytes() == (stages.first / name).read_bytes(), name
 
 
+def test_what_a_kill_leaves_is_gone_on_with(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pass of k-means, then in a piece of the labels; nothing that was done is done again."""
+    monkeypatch.setattr(clusters, "PIECE_SECONDS", 20.0)
+    calls = dict.fromkeys(("improved", "labels_of"), 0)
+    killed_at: dict[str, int] = {}
+
+    def watch(name: str) -> None:
+        real = getattr(clusters, name)
+
+        def call(*arguments: Any) -> Any:
+            calls[name] += 1
+            if calls[name] == killed_at.get(name):
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        monkeypatch.setattr(clusters, name, call)
+
+    def run(name: str) -> dict[str, Any]:
+        for folder in (tmp_path / name, tmp_path / f"{name}-work"):
+            folder.mkdir(exist_ok=True)
+        config = cluster_slices(of=OF_FEATURES)
+        return clusters.run(config, stages.inputs, tmp_path / name, tmp_path / f"{name}-work")
+
+    for name in calls:
+        watch(name)
+    told = run("whole")
+    whole = dict(calls)
+    assert min(whole.values()) > 3
+    calls.update(improved=0, labels_of=0)
+    for name in calls:
+        killed_at[name] = 3
+        with pytest.raises(KeyboardInterrupt):
+            run("killed")
+    assert run("killed") == told
+    assert calls == {name: count + 1 for name, count in whole.items()}, "the killed one once more"
+    for name in (clusters.CENTROIDS, clusters.LABELS):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_a_layer_that_is_not_there_is_refused(stages: Stages, tmp_path: Path) -> None:
     inputs = {**stages.inputs, "pretrain": stages.learnt}
     with pytest.raises(LightasrError, match=r"objective\.layer: 4, but .* has 3 layers"):

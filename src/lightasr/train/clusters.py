@@ -3,7 +3,8 @@
 What is clustered are features, as many side by side as the front end makes into one frame, or the
 outputs of a layer of an earlier pretraining. Clusters are found in some hours of the training parts
 that lie in memory, by whole passes over them; every frame of these parts and of dev is then put
-into the nearest one. The same seed gives the same clusters on the same machine.
+into the nearest one. The same seed gives the same clusters on the same machine, also after a kill:
+each pass, and each piece of the labels, is kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -33,8 +35,12 @@ from lightasr.models.pretrained import LONG, PretrainingModel
 from lightasr.models.registry import component
 from lightasr.progress import Bar, track
 from lightasr.threads import usable_cores
+from lightasr.train import checkpoint
 
 CENTROIDS, LABELS = "centroids.safetensors", "labels.npz"
+FOUND = "found.pt"  # after each pass
+PIECE_SECONDS = 10 * 3600.0  # of speech, whose labels are kept together
+Labels = dict[str, NDArray[np.int16]]
 FRAMES_AT_ONCE = 16_384
 FEATURE_BATCH_SECONDS = 600.0
 BEGIN_AMONG = 200  # frames a cluster, of which k-means++ chooses where clusters begin
@@ -61,15 +67,12 @@ def run(
 
     drawn = draw(training, 3600 * config.hours, random)
     source.measure(drawn)
-    with track(f"{title}  reading", total=len(drawn)) as bar:
-        x_nd = collected(source, drawn, bar)
-    with track(f"{title}  k-means", total=MOST_PASSES) as bar:
-        found = kmeans(x_nd, config.clusters, random, bar)
-    frames = len(x_nd)
-    del x_nd
+    found = found_before(work, source.device)
+    if found is None or not found.settled:
+        found = found_in(source, drawn, config.clusters, random, found, work, title)
     with track(f"{title}  labels", total=len(training) + len(dev)) as bar:
-        labelled = labels_of(source, training, found.centroids_kd, bar)
-        dev_labelled = labels_of(source, dev, found.centroids_kd, bar)
+        labelled = labels_in_pieces(source, training, found.centroids_kd, bar, work / "train")
+        dev_labelled = labels_in_pieces(source, dev, found.centroids_kd, bar, work / "dev")
     save_file({"centroids": found.centroids_kd.cpu().contiguous()}, out / CENTROIDS)
     write_labels({**labelled.labels, **dev_labelled.labels}, out / LABELS)
     labels_n = torch.from_numpy(np.concatenate(list(labelled.labels.values()))).long()
@@ -77,8 +80,8 @@ def run(
     return {
         "clustered": source.name,
         "dim": source.dim,
-        "passes": found.passes,
-        "frames_found_in": frames,
+        "passes": len(found.inertias),
+        "frames_found_in": found.frames,
         "frames": len(labels_n),
         "inertia": labelled.inertia,
         "dev_inertia": dev_labelled.inertia,
@@ -254,21 +257,60 @@ def collected(source: Source, utterances: list[Utterance], bar: Bar) -> Tensor:
 
 @dataclass(frozen=True)
 class Clusters:
-    """What k-means has found."""
+    """What k-means has found so far."""
 
     centroids_kd: Tensor
-    passes: int
+    frames: int
+    """It is found in."""
+    inertias: tuple[float, ...] = ()
+    """Mean squared distance before each pass."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether another pass would gain next to nothing."""
+        if len(self.inertias) >= MOST_PASSES:
+            return True
+        return len(self.inertias) > 1 and not gained(*self.inertias[-2:])
 
 
-def kmeans(x_nd: Tensor, clusters: int, random: np.random.Generator, bar: Bar) -> Clusters:
-    """Passes over all rows from where k-means++ begins, until they gain next to nothing."""
-    centroids_kd = beginnings(x_nd, clusters, random)
-    inertias: list[float] = []
-    while len(inertias) < MOST_PASSES and (len(inertias) < 2 or gained(*inertias[-2:])):
-        centroids_kd, inertia = improved(x_nd, centroids_kd)
-        inertias.append(inertia)
-        bar.update(1, distance=inertia)
-    return Clusters(centroids_kd, len(inertias))
+def found_in(
+    source: Source,
+    drawn: list[Utterance],
+    clusters: int,
+    random: np.random.Generator,
+    found: Clusters | None,
+    work: Path,
+    title: str,
+) -> Clusters:
+    """Clusters of all frames of some utterances, from where an earlier run was killed."""
+    with track(f"{title}  reading", total=len(drawn)) as bar:
+        x_nd = collected(source, drawn, bar)
+    with track(f"{title}  k-means", total=MOST_PASSES) as bar:
+        if found is None:
+            found = Clusters(beginnings(x_nd, clusters, random), len(x_nd))
+        bar.update(len(found.inertias))
+        for better in passes(x_nd, found):
+            found = better
+            state = {"centroids_kd": found.centroids_kd.cpu(), "frames": found.frames}
+            checkpoint.save(work / FOUND, {**state, "inertias": list(found.inertias)})
+            bar.update(1, distance=found.inertias[-1])
+    return found
+
+
+def found_before(work: Path, device: torch.device) -> Clusters | None:
+    """What the last pass has left; None where there was none."""
+    if not (work / FOUND).exists():
+        return None
+    state = checkpoint.load(work / FOUND)
+    return Clusters(state["centroids_kd"].to(device), state["frames"], tuple(state["inertias"]))
+
+
+def passes(x_nd: Tensor, found: Clusters) -> Iterator[Clusters]:
+    """Passes over all rows, until they gain next to nothing."""
+    while not found.settled:
+        centroids_kd, inertia = improved(x_nd, found.centroids_kd)
+        found = Clusters(centroids_kd, found.frames, (*found.inertias, inertia))
+        yield found
 
 
 def gained(before: float, after: float) -> bool:
@@ -344,28 +386,60 @@ def _pieces(x_nd: Tensor) -> tuple[Tensor, ...]:
 class Labelled(NamedTuple):
     """Frames of some utterances."""
 
-    labels: dict[str, np.ndarray[Any, np.dtype[np.int16]]]
+    labels: Labels
     """Of each utterance's frames, by its id."""
     inertia: float
     """Mean squared distance of a frame from the centroid of its cluster."""
 
 
-def labels_of(
-    source: Source, utterances: list[Utterance], centroids_kd: Tensor, bar: Bar
+def labels_in_pieces(
+    source: Source, utterances: list[Utterance], centroids_kd: Tensor, bar: Bar, kept: Path
 ) -> Labelled:
-    """The cluster of each frame."""
-    labels: dict[str, np.ndarray[Any, np.dtype[np.int16]]] = {}
+    """The cluster of each frame; what is done of it stays, should the run be killed."""
+    labels: Labels = {}
     distance, count = 0.0, 0
-    for some in source.encoded(utterances):
-        labels_n, distances_n = nearest(some.x_nd, centroids_kd)
-        distance, count = distance + distances_n.double().sum().item(), count + len(labels_n)
-        of_each = torch.split(labels_n.short().cpu(), some.frames)
-        labels |= {each.id: own.numpy() for each, own in zip(some.utterances, of_each, strict=True)}
-        bar.update(len(some.utterances))
+    for number, piece in enumerate(in_pieces(utterances)):
+        path = kept.with_name(f"{kept.name}-{number}.pt")
+        if not path.exists():
+            checkpoint.save(path, labels_of(source, piece, centroids_kd))
+        state = checkpoint.load(path)
+        bar.update(len(piece))
+        distance, count = distance + state["distance"], count + len(state["labels_n"])
+        of_each = torch.split(state["labels_n"], state["frames"])
+        labels |= {name: own.numpy() for name, own in zip(state["ids"], of_each, strict=True)}
     return Labelled(labels, distance / max(1, count))
 
 
-def write_labels(labels: dict[str, np.ndarray[Any, np.dtype[np.int16]]], path: Path) -> None:
+def in_pieces(utterances: list[Utterance]) -> Iterator[list[Utterance]]:
+    """Some hours each, in their order."""
+    piece: list[Utterance] = []
+    seconds = 0.0
+    for utterance in utterances:
+        piece.append(utterance)
+        seconds += utterance.seconds
+        if seconds >= PIECE_SECONDS:
+            yield piece
+            piece, seconds = [], 0.0
+    if piece:
+        yield piece
+
+
+def labels_of(source: Source, utterances: list[Utterance], centroids_kd: Tensor) -> dict[str, Any]:
+    """The cluster of each frame, and the sum of squared distances."""
+    labels: list[Tensor] = []
+    ids: list[str] = []
+    frames: list[int] = []
+    distance = 0.0
+    for some in source.encoded(utterances):
+        labels_n, distances_n = nearest(some.x_nd, centroids_kd)
+        labels.append(labels_n.short().cpu())
+        distance += distances_n.double().sum().item()
+        ids += [each.id for each in some.utterances]
+        frames += some.frames
+    return {"ids": ids, "frames": frames, "labels_n": torch.cat(labels), "distance": distance}
+
+
+def write_labels(labels: Labels, path: Path) -> None:
     """One row of all labels; `offsets` says where those of each id begin, and where all end."""
     ids = sorted(labels)
     offsets = np.cumsum([0, *(len(labels[name]) for name in ids)])
