@@ -1,4 +1,4 @@
-"""docs/pretraining.md: what it shows is what the commands print, and its numbers are the tables'."""
+"""docs/pretraining.md: it shows what the commands print."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ def test_forecasts_are_those_of_the_command() -> None:
     plan = load_plan(ROOT, "librispeech-960", ["ssl_mixers_large"])
     (study,) = plan.studies
     chosen = [e for e in study.experiments if e.name in ("mhsa", "summarymixing")]
-    said = forecast_text(
-        foresee_costs(replace(plan, studies=(replace(study, experiments=tuple(chosen)),)))
-    )
+    few = replace(plan, studies=(replace(study, experiments=tuple(chosen)),))
+    said = forecast_text(foresee_costs(few))
     shown = [line.split() for line in PAGE.splitlines()]
     rows = [line for line in said.splitlines() if line.startswith(("mhsa", "summarymixing"))]
     assert len(rows) == 2
