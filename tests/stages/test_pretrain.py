@@ -230,10 +230,7 @@ def test_the_head_learns_alone_for_so_many_steps(
     for steps, learns in ((4, {"head"}), (5, {"frontend", "encoder", "head"})):
         work = work_folder(tmp_path, str(steps))
         trainer = finetuning(tone_inputs, pretrained, work, finetune={"frozen_steps": 4})
-        before = {name: p.clone() for name, p in trainer.model.named_parameters()}
-        changed(trainer, steps)
-        others = {n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])}
-        assert {name.partition(".")[0] for name in others} == learns
+        assert changed(trainer, steps) == learns
 
 
 def test_a_lower_layer_learns_more_slowly(

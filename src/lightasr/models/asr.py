@@ -66,18 +66,18 @@ class AcousticModel(nn.Module):
                 )
             sizes.append(self.encoder.depth)
         self.head = head(config.head, *sizes)
-        self.frozen: tuple[str, ...] = ()
-        """Parts that neither learn nor behave as in training."""
+        self.still: tuple[str, ...] = ()
+        """Parts that behave as in evaluation while others are trained."""
 
     def freeze(self, *parts: str) -> None:
         """Keep these parts as they are, their statistics too."""
-        self.frozen = parts
+        self.still = parts
         for name in parts:
             getattr(self, name).eval().requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        for name in self.frozen:
+        for name in self.still:
             getattr(self, name).eval()
         return self
 

@@ -164,7 +164,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(config, step.done)
         self.team.note_step(at.step + 1)
-        self.task.begin_step(step.done)
+        self.task.begin_step(at.step, step.done)
         local = self.accumulate(batches, step.symbols)
         leave_for_later(self.optimizer, at.step)
         norm_tensor = self.precision.clipped_norm(self.optimizer, self.model, config.clip)

@@ -107,14 +107,15 @@ class Pretraining(Task[Batch]):
         self.corpus = PretrainingCorpus(config, inputs, title)
         self.model = PretrainingModel(config).to(device)
         if config.train.init == "xavier":
-            init_xavier(self.model)
+            for part in (self.model.frontend, self.model.encoder):
+                init_xavier(part)
         self.labels = FrameLabels(inputs["clusters"]) if self.model.objective.labels else None
         self.corpus.count_hidden(self.model, config.objective.hidden)
         if config.normalize == "global":
             self.model.normalizer.measure(self.corpus.sample())
         self.done = 0.0
 
-    def begin_step(self, done: float) -> None:
+    def begin_step(self, step: int, done: float) -> None:
         self.done = done
         self.model.objective.anneal(done)
 

@@ -53,6 +53,12 @@ class Recognition(Task[Batch]):
         self.augment = SpecMasks(config.train.augment)
         self.above = layers_above(self.model)
 
+    def begin_step(self, step: int, done: float) -> None:
+        """What learns later is as in evaluation until then, so that its statistics stay, too."""
+        if (finetune := self.config.finetune) is not None:
+            later = step < finetune.frozen_steps
+            self.model.still = FROZEN["all" if later else finetune.frozen]
+
     def forward(self, model: nn.Module, batch: Batch) -> Scores:
         return model(
             batch.features_btf.to(self.device), batch.lengths_b.to(self.device), self.augment

@@ -169,8 +169,8 @@ class Task(ABC, Generic[Batch]):
     def write(self, out: Path) -> None:
         """The model, and what reading it takes."""
 
-    def begin_step(self, done: float) -> None:
-        """Told before each step what share of the training is done after it."""
+    def begin_step(self, step: int, done: float) -> None:
+        """Told before each step how many are done, and the share of the training after it."""
 
     def pace(self, parameter: str) -> Pace:
         """How fast a parameter of this name learns."""
