@@ -21,14 +21,15 @@ from lightasr.errors import LightasrError
 from lightasr.invalid import Layer, check
 from lightasr.models.asr import AcousticModel, save_model
 from lightasr.models.pretrained import PretrainingModel
-from lightasr.probe import early, layers, linear
-from lightasr.probe.early import rank_correlation
+from lightasr.probe import layers, linear
 from lightasr.probe.figure import Row, figure
 from lightasr.probe.layers import load_frozen, mean_and_max
 from lightasr.probe.scores import accuracy, average_precision, mean_average_precision
 from lightasr.probe.tasks import ask, evenly, varies
 from lightasr.probe.themes import theme_of
 from lightasr.schema import ProbeSlice
+from lightasr.score import early
+from lightasr.score.early import rank_correlation
 from lightasr.text.tokenizers import NO_TOKENS
 from tones import chapter, sentences, write_archive
 

@@ -21,12 +21,13 @@ from lightasr.models.asr import AcousticModel, Normalizer
 from lightasr.models.layers import Layered, valid_mask
 from lightasr.models.pretrained import begin_with
 from lightasr.models.registry import component
-from lightasr.probe import early, linear
+from lightasr.probe import linear
 from lightasr.probe.figure import Row, figure
 from lightasr.probe.scores import Score, accuracy, mean_average_precision
 from lightasr.probe.tasks import Bools, Question, Rows, ask, evenly, varies
 from lightasr.progress import Bar, track
 from lightasr.schema import Probe, ProbeTask
+from lightasr.score import early
 from lightasr.threads import usable_cores
 from lightasr.train.pretraining import Spread
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 from lightasr.files import write_atomically
-from lightasr.probe import early
+from lightasr.score import early
 from lightasr.score.bootstrap import smallest_p
 from lightasr.score.columns import Column, parse_column
 from lightasr.score.study import (
