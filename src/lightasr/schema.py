@@ -40,6 +40,11 @@ def _apart(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def unless(default: Any) -> Any:
+    """A key younger than results: it is in no digest while it has its default."""
+    return Field(default, exclude_if=lambda value: value == default)
+
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -488,6 +493,9 @@ class Train(SpeechOptimization):
 
     augment: SpecAugment = SpecAugment()
     """SpecAugment; `{time_masks: 0, mel_masks: 0}` turns it off."""
+    select: Literal["wer", "cer"] = unless("wer")
+    """Error rate of greedy decoding on the dev part that selects the weights; `cer` where so little
+    is labelled that hardly a word is right."""
 
 
 class PretrainTrain(SpeechOptimization):

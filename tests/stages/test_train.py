@@ -141,6 +141,16 @@ def test_the_best_epoch_is_kept_when_the_average_is_worse(
         torch.testing.assert_close(value, (seen[1][name] + seen[2][name]) / 2)
 
 
+def test_letters_may_select_the_weights(tone_inputs: dict[str, Path], tmp_path: Path) -> None:
+    for select in ("wer", "cer"):
+        work = work_folder(tmp_path, select)
+        result = Trainer(slices(select=select), tone_inputs, work).validate()
+        assert isinstance(result, DevResult)
+        assert result.dev_wer != result.dev_cer
+        assert result.rank == getattr(result, f"dev_{select}")
+        assert list(result.shown) == [select.upper()]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_asks_for_a_retry(
     number: signal.Signals, tone_inputs: dict[str, Path], tmp_path: Path

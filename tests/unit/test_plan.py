@@ -347,6 +347,16 @@ def test_fine_tunings_share_a_pretraining(project: Path) -> None:
         assert ids(after, "pretrain").isdisjoint({pretrain.id})
 
 
+def test_a_key_younger_than_results_is_in_no_digest_while_it_has_its_default(
+    project: Path,
+) -> None:
+    rows = {"plain": {}, "said": {"train": {"select": "wer"}}, "new": {"train": {"select": "cer"}}}
+    plain, said, new = (e.runs[0].train for e in planned(project, experiments=rows).experiments)
+    assert "select" not in plain.config["train"]
+    assert plain.key == said.key != new.key
+    assert new.config["train"]["select"] == "cer"
+
+
 def test_a_study_says_how_it_is_trained_at_each_scale(project: Path) -> None:
     """Over its base, under its entries; nothing but what comes of it decides the table's key."""
     scales = project / "config" / "scales"

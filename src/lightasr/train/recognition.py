@@ -24,7 +24,7 @@ FROZEN = {"none": (), "frontend": ("frontend",), "all": ("frontend", "encoder")}
 
 
 class Recognition(Task[Batch]):
-    """An acoustic model, selected by the word error rate of greedy decoding."""
+    """An acoustic model, selected by an error rate of greedy decoding."""
 
     stage = section = "train"
     corpus: TrainingCorpus
@@ -87,6 +87,7 @@ class Recognition(Task[Batch]):
             self.corpus.tokenizer,
             self.config.train.batch_seconds,
             self.device,
+            self.config.train.select,
         )
 
     def too_large(self, batch: Batch) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jiwer
 import torch
@@ -32,6 +33,22 @@ class DevResult:
         return {"WER": f"{self.dev_wer:.1%}"}
 
 
+class DevResultByLetters(DevResult):
+    """The same, where hardly a word is right."""
+
+    @property
+    def rank(self) -> float:
+        """The character error rate selects the weights."""
+        return self.dev_cer
+
+    @property
+    def shown(self) -> dict[str, str]:
+        return {"CER": f"{self.dev_cer:.1%}"}
+
+
+RESULTS = {"wer": DevResult, "cer": DevResultByLetters}
+
+
 @torch.no_grad()
 def validate(
     model: AcousticModel,
@@ -40,6 +57,7 @@ def validate(
     tokenizer: Tokenizer,
     batch_seconds: float,
     device: torch.device,
+    select: Literal["wer", "cer"] = "wer",
 ) -> DevResult:
     """Greedy decoding of `utterances` as the model stands; the loss is of those that have one."""
     model.eval()
@@ -62,6 +80,6 @@ def validate(
             symbols += float(batch.target_lengths_b[fit].sum())
         references += [utterance.text for utterance in batch.utterances]
         hypotheses += greedy(logp_btv, lengths_b, tokenizer)
-    return DevResult(
+    return RESULTS[select](
         loss / symbols, jiwer.wer(references, hypotheses), jiwer.cer(references, hypotheses)
     )
