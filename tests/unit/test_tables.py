@@ -229,6 +229,35 @@ def test_steps_of_pretrainings_are_ratios_to_the_first_that_there_is(
     assert any("(pretraining step: of li_gru)" in note for note in text.notes)
 
 
+def test_what_probes_tell_is_of_the_best_layer(study: StudyTable, tmp_path: Path) -> None:
+    probes = [tmp_path / f"probe-{seed}" for seed in (1, 2)]
+    for directory, theme in zip(probes, (0.5, 0.7), strict=True):
+        directory.mkdir()
+        best = {"theme": 2, "speaker": 0, "characters": 1}
+        write_json(directory / "run.json", {"source_digest": DIGEST, "best_layer": best})
+        rows = [
+            {"task": task, "part": part, "layer": layer, "accuracy": accuracy}
+            for task, part, layer, accuracy in (
+                ("theme", "test-clean", 1, 0.9),
+                ("theme", "test-clean", 2, theme),
+                ("theme", "test-other", 2, 0.1),
+                ("speaker", "training", 0, 0.25),
+                ("speaker", "training", 2, 0.125),
+            )
+        ]
+        write_json(directory / "probes.json", {"probes": rows})
+    first, *others = study.rows
+    runs = tuple(
+        dataclasses.replace(run, probe=probe) for run, probe in zip(first.runs, probes, strict=True)
+    )
+    columns = ("theme/test-clean", "speaker", "letters/test-clean")
+    rows_of = (dataclasses.replace(first, runs=runs), *others)
+    text = layout(dataclasses.replace(study, columns=columns, rows=rows_of))
+    assert text.header[1:4] == ["theme (%) test-clean", "speaker (%)", "letters (%) test-clean"]
+    assert [str(cell) for cell in text.body[0][1:4]] == ["60.0 ± 14.1", "25.0 ± 0.0", ""]
+    assert [str(cell) for cell in text.body[1][1:4]] == ["", "", ""]
+
+
 def test_what_is_told_without_labels_stands_beside_the_errors_that_come_of_it(
     tmp_path: Path,
 ) -> None:

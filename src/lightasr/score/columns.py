@@ -59,13 +59,20 @@ MEASURED_HEADERS = {
 PART_HEADERS = {"wer": "WER (%)", "cer": "CER (%)", "rtfx": "RTFx"}
 TEXT_HEADERS = {"ppl": "perplexity", "bpc": "bits/character"}
 """Of the neural language model, on the transcripts of a part."""
-WHOLE_HEADERS = RUN_HEADERS | PRETRAIN_HEADERS | MEASURED_HEADERS
+PROBE_HEADERS = {"theme": "theme (%)", "letters": "letters (%)"}
+"""Of the best layer, told by a linear probe, on a part."""
+BARE_HEADERS = TEXT_HEADERS | PROBE_HEADERS
+"""Of a part, whatever the decoder."""
+SPEAKER_HEADERS = {"speaker": "speaker (%)"}
+"""Likewise; its speakers are those of the training parts."""
+WHOLE_HEADERS = RUN_HEADERS | PRETRAIN_HEADERS | MEASURED_HEADERS | SPEAKER_HEADERS
 """Of a model, whatever the part."""
 SOURCES = {
     **{"wer": "score", "cer": "score", "rtfx": "decode"},
     **dict.fromkeys(("lm_params", *TEXT_HEADERS), "neural_lm"),
     **dict.fromkeys(PRETRAIN_HEADERS, "pretrain"),
     **dict.fromkeys(MEASURED_HEADERS, "measure"),
+    **dict.fromkeys((*PROBE_HEADERS, *SPEAKER_HEADERS), "probe"),
 }
 
 
@@ -84,7 +91,7 @@ class Column:
         if not self.part:
             return WHOLE_HEADERS[self.quantity]
         if not self.decoder:
-            return f"{TEXT_HEADERS[self.quantity]} {self.part}"
+            return f"{BARE_HEADERS[self.quantity]} {self.part}"
         suffix = "" if self.decoder == LM_DECODER else f" {self.decoder}"
         return f"{PART_HEADERS[self.quantity]} {self.part}{suffix}"
 
@@ -113,7 +120,7 @@ def parse_column(name: str) -> Column:
     quantity, *rest = name.split("/")
     if not rest and quantity in WHOLE_HEADERS:
         return Column(name, quantity)
-    if quantity in TEXT_HEADERS and len(rest) == 1 and rest[0]:
+    if quantity in BARE_HEADERS and len(rest) == 1 and rest[0]:
         return Column(name, quantity, rest[0])
     if quantity in PART_HEADERS and len(rest) in (1, 2) and rest[0]:
         decoder = rest[1] if len(rest) == 2 else LM_DECODER
@@ -161,14 +168,14 @@ def valid_columns(
         for part in parts:
             names.append(f"{quantity}/{part}")
             names.extend(f"{quantity}/{part}/{decoder}" for decoder in decoders)
-    return names + [f"{quantity}/{part}" for quantity in TEXT_HEADERS for part in parts]
+    return names + [f"{quantity}/{part}" for quantity in BARE_HEADERS for part in parts]
 
 
 def _unknown(name: str, valid: Sequence[str]) -> LightasrError:
     nearest = get_close_matches(name, valid, n=1, cutoff=0.0)[0]
-    whole, part, text = (", ".join(WHOLE_HEADERS), "|".join(PART_HEADERS), "|".join(TEXT_HEADERS))
+    whole, part, bare = (", ".join(WHOLE_HEADERS), "|".join(PART_HEADERS), "|".join(BARE_HEADERS))
     return LightasrError(
         f"unknown column {name!r}: did you mean {nearest!r}? Columns are {whole}, "
-        f"{part}/<part>[/{'|'.join(DECODERS)}], or {text}/<part>, in a study's columns with "
+        f"{part}/<part>[/{'|'.join(DECODERS)}], or {bare}/<part>, in a study's columns with "
         f"{EVERY} for every test part or decoder"
     )

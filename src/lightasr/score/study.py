@@ -49,6 +49,9 @@ TOGETHER: dict[str, Callable[[list[float]], float]] = {
     "peak_memory_mb": max,
     **dict.fromkeys(("minutes", "gpu_hours", "energy_joules"), sum),
 }
+# column: its task among those of a probe; the speakers to be told are those of the training parts
+TASKS = {"speaker": "speaker", "theme": "theme", "letters": "characters"}
+TRAINING_SPEAKERS = "training"
 # column: its key among the numbers of a part in a neural language model's run.json
 TEXT_VALUES = {"ppl": "perplexity", "bpc": "bits_per_character"}
 
@@ -315,6 +318,8 @@ def read_costs(table: StudyTable) -> dict[str, Any] | None:
 def _measured(directory: Path, column: Column) -> float | None:
     if column.quantity == "rtfx":
         return _rtfx(directory, column)
+    if column.source == "probe":
+        return _probed(directory, column)
     run = read_run(directory)
     if column.quantity in TEXT_VALUES:
         key, divisor = TEXT_VALUES[column.quantity], 1.0
@@ -327,6 +332,15 @@ def _measured(directory: Path, column: Column) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise LightasrError(f"{directory / 'run.json'}: {key} is {value!r}, which is not a number")
     return value / divisor
+
+
+def _probed(probe: Path, column: Column) -> float | None:
+    """In percent, of the layer that tells most of all parts together."""
+    task, part = TASKS[column.quantity], column.part or TRAINING_SPEAKERS
+    best = read_run(probe).get("best_layer", {}).get(task)
+    rows: list[dict[str, Any]] = read_json(probe / "probes.json").get("probes", [])
+    asked = [row for row in rows if (row["task"], row["part"], row["layer"]) == (task, part, best)]
+    return 100 * float(asked[0]["accuracy"]) if asked else None
 
 
 def _rtfx(decode: Path, column: Column) -> float | None:
