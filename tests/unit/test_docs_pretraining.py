@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from lightasr.cost.forecast import forecast_text, foresee_costs
 from lightasr.plan import load_plan
 
@@ -24,3 +26,15 @@ def test_forecasts_are_those_of_the_command() -> None:
     assert len(rows) == 2
     for row in rows:
         assert row.split() in shown
+
+
+def test_error_rates_are_those_of_the_table() -> None:
+    table = pd.read_csv(ROOT / "results/tables/sample/ssl_objectives.csv", index_col="experiment")
+    for name in table.index:
+        row = table.loc[name]
+        cells = [
+            f"{row[f'wer/{part}/beam.{number}']:.1f}"
+            for part in ("test-clean", "test-other")
+            for number in ("mean", "sd")
+        ]
+        assert f"| `{name}` | {' | '.join(cells)} |" in PAGE

@@ -209,6 +209,18 @@ def test_a_probe_does_not_depend_on_where_its_search_starts() -> None:
 
 
 @pytest.mark.usefixtures("rng")
+def test_a_search_ends_where_rounding_is_all_that_is_left_to_gain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A gradient may stay above the bound that is asked for, since float64 has no better."""
+    x_nd, labels = examples()
+    found = linear.fit(x_nd, labels, 1e-2)
+    monkeypatch.setattr(linear, "SMALL_GRADIENT", 0.0)
+    stalled = linear.fit(x_nd, labels, 1e-2)
+    torch.testing.assert_close(stalled.scores(x_nd), found.scores(x_nd), rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("rng")
 def test_a_search_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "MOST_STEPS", 3)
     with pytest.raises(LightasrError, match=r"probe\.l2: 0\.001: no optimum after 3 steps"):

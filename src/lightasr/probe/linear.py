@@ -19,6 +19,10 @@ from lightasr.errors import LightasrError
 
 MOST_STEPS = 3000
 SMALL_GRADIENT = 1e-7
+SAME = 1e-15
+"""Nats by which a step must change the function, or rounding is all that is left to gain."""
+GAP = 1e-7
+"""Nats that a probe may be worse than the best one."""
 CONSTANT = 1e-5
 """Share of its mean by which a number that says nothing may vary: rounding does not count."""
 
@@ -56,7 +60,7 @@ def fit(x_nd: Tensor, labels: Tensor, l2: float, start: Probe | None = None) -> 
         max_iter=MOST_STEPS,
         max_eval=10 * MOST_STEPS,
         tolerance_grad=SMALL_GRADIENT,
-        tolerance_change=0,
+        tolerance_change=SAME,
         line_search_fn="strong_wolfe",
     )
 
@@ -67,11 +71,21 @@ def fit(x_nd: Tensor, labels: Tensor, l2: float, start: Probe | None = None) -> 
         return value.item()
 
     search.step(loss)  # type: ignore[no-untyped-call]
-    if search.state[weight_dc]["n_iter"] >= MOST_STEPS:
+    loss()
+    if gap(weight_dc, bias_c, l2) > GAP:
+        steps = search.state[weight_dc]["n_iter"]
         raise LightasrError(
-            f"probe.l2: {l2:g}: no optimum after {MOST_STEPS} steps; leave the weakest out"
+            f"probe.l2: {l2:g}: no optimum after {steps} steps; leave the weakest out"
         )
     return Probe(mean_d, std_d, weight_dc.detach(), bias_c.detach())
+
+
+def gap(weight_dc: Tensor, bias_c: Tensor, l2: float) -> float:
+    """Nats that are left to gain, at most: the penalty bends the function by `l2` or more."""
+    assert weight_dc.grad is not None
+    assert bias_c.grad is not None
+    squared = weight_dc.grad.square().sum() + bias_c.grad.square().sum()
+    return squared.item() / (2 * l2)
 
 
 def nats(scores_nc: Tensor, labels: Tensor) -> Tensor:
