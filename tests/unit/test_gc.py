@@ -339,10 +339,20 @@ def test_the_tables_of_a_removed_study_go_and_its_stamp_last(project: Path) -> N
 
 
 def test_tables_and_report_of_a_removed_scale_go(project: Path) -> None:
-    for scale in ("smoke", "sample"):
+    """One that no study names."""
+    scales = project / "config" / "scales"
+    (scales / "passing.yaml").write_text((scales / "smoke.yaml").read_text())
+    for scale in ("smoke", "passing"):
         made = leave_tables(load_plan(project, scale))
+    (scales / "passing.yaml").unlink()
+    assert sorted(unused(project)) == sorted(path for path in made if "passing" in path)
+
+
+def test_a_scale_that_studies_name_is_missed(project: Path) -> None:
+    """What they say of it would count for nothing; where it is misspelt, too."""
     (project / "config" / "scales" / "sample.yaml").unlink()
-    assert sorted(unused(project)) == sorted(path for path in made if "sample" in path)
+    with pytest.raises(LightasrError, match=r"ssl_objectives\.yaml: at: no scale 'sample'"):
+        unused(project)
 
 
 def test_files_beside_the_tables_stay(project: Path) -> None:

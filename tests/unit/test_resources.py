@@ -17,7 +17,7 @@ SCALES = ("smoke", "sample", "mini-librispeech", "librispeech-100", "librispeech
 
 def of_stage(scale: str, stage: str) -> list[Job]:
     return load_plan(
-        ROOT, scale, ["encoders", "mixers", "ssl_label_budget", "ssl_objectives"]
+        ROOT, scale, ["encoders", "mixers", "ssl_label_budget", "ssl_objectives", "ssl_probes"]
     ).of_stage(stage)
 
 
