@@ -164,3 +164,15 @@ def test_the_command_writes_rows_and_their_meaning(
     table = capsys.readouterr().out
     assert out.with_suffix(".md").read_text() == table
     assert pretraining.NOTE in table
+
+
+def test_what_was_there_before_and_is_freed_meanwhile_does_not_count() -> None:
+    """The profiler knows the size of what it has seen being made before."""
+    kept: list[torch.Tensor] = []
+    assert pretraining.allocated(lambda: kept.append(torch.empty(1 << 20))) == 4 << 20
+
+    def work() -> None:
+        kept.clear()
+        torch.empty(1 << 12)
+
+    assert pretraining.allocated(work) == 4 << 12

@@ -289,8 +289,13 @@ def allocated(work: Callable[[], object]) -> int:
         path = Path(folder) / "trace.json"
         watch.export_chrome_trace(str(path))
         events: list[dict[str, Any]] = json.loads(path.read_text())["traceEvents"]
-    held = most = 0
+    held: dict[int, int] = {}
+    most = 0
     for event in sorted((e for e in events if e["name"] == "[memory]"), key=lambda e: e["ts"]):
-        held += event["args"]["Bytes"]  # less than zero where some is freed
-        most = max(most, held)
+        place, size = event["args"]["Addr"], event["args"]["Bytes"]
+        if size > 0:
+            held[place] = size
+            most = max(most, sum(held.values()))
+        else:  # what was there before, and is freed now, does not count
+            held.pop(place, None)
     return most
