@@ -89,6 +89,8 @@ def _check_pretrain(config: schema.Experiment, layers: list[Layer], datasets: Da
             raise LightasrError(
                 f"{where}: dataset '{config.corpus.name}' has no part '{name}'{hint}"
             )
+        if parts[name].text is not None or name == config.corpus.text:
+            raise LightasrError(f"{where}: '{name}' holds text, not recordings")
         if name in (config.corpus.dev, *config.corpus.test):
             raise LightasrError(f"{where}: '{name}' is held out")
 

@@ -407,7 +407,7 @@ def cost(
 ) -> None:
     """What trainings will cost: products, device-hours, memory, counted before any is run.
 
-    Example: `lightasr cost --scale librispeech-960 --study ssl_mixers --tflops 50`
+    Example: `lightasr cost --scale librispeech-960 --study ssl_mixers_large --tflops 50`
     """
     from lightasr.cost.forecast import forecast_json, forecast_text, foresee_costs
 

@@ -44,6 +44,8 @@ def _laid_on(tree: Tree, layer: Layer) -> Tree:
 
 def _with_sizes(layers: list[Layer], encoders: dict[str, Tree]) -> list[Layer]:
     """What the scale says of the encoder comes before the first of the layers that settle on it."""
+    if not encoders:
+        return layers
     tree: Tree = {}
     names = []
     for layer in layers:

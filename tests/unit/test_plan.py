@@ -445,6 +445,7 @@ def test_a_pretraining_learns_from_parts_that_are_there_and_not_held_out(project
     assert inputs == {"train-clean-100-fbank", "train-other-500-fbank", "dev-clean-fbank"}
     for name, reason in (
         ("test-clean", "'test-clean' is held out"),
+        ("lm-text", "'lm-text' holds text, not recordings"),
         ("train-clean", "has no part 'train-clean'; did you mean 'train-clean-"),
     ):
         with pytest.raises(LightasrError, match=f"mine.yaml: base: pretrain.parts: .*{reason}"):
