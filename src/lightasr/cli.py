@@ -588,6 +588,27 @@ def data_report(scale: Scale = None, study: Studies = None, as_json: AsJson = Fa
     print(f"{text.report_text(found)}\n\nThe page: {out}")
 
 
+@data.command("split")
+def data_split(
+    manifest: Annotated[Path, typer.Argument(help="A TSV: docs/own-corpus.md.", metavar="TSV")],
+    out: Annotated[Path, typer.Option(help="The same lines, with a column `split`.")],
+    test: Annotated[int, typer.Option(min=1, help="Speakers to test on.")],
+    dev: Annotated[int, typer.Option(min=0, help="Speakers to select weights on.")] = 0,
+    utterances: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each of these speakers, the others `unused` (default: all)."),
+    ] = None,
+) -> None:
+    """Divide a TSV into parts that share no speaker: `train`, `dev`, `test`.
+
+    Example: `lightasr data split mine.tsv --test 8 --dev 4 --out manifests/mine.tsv`
+    """
+    from lightasr.data.manifests.split import split_tsv
+
+    for part, found in split_tsv(manifest, out, {"test": test, "dev": dev}, utterances).items():
+        print(f"{part:8}{found.utterances:8,} utterances{len(found.speakers):6,} speakers")
+
+
 # --- benchmarks ---------------------------------------------------------------------------------
 
 bench = typer.Typer(invoke_without_command=True)

@@ -78,6 +78,7 @@ def test_the_names_of_the_commands_stay() -> None:
         "compare",
         "cost",
         "data report",
+        "data split",
         "decode",
         "evaluate",
         "features",

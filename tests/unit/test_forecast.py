@@ -84,9 +84,11 @@ def test_hours_follow_from_what_a_device_does_in_a_second(project: Path) -> None
     assert "s of a device at 0.5 TFLOP/s, as said." in forecast_text(found)
 
 
-def receipt(project: Path, job: Job, seconds: float, processes: int = 1) -> None:
+def receipt(
+    project: Path, job: Job, seconds: float, processes: int = 1, device: str = "cpu"
+) -> None:
     told = json.loads((project / job.receipt).read_text())
-    told |= {"training_seconds": seconds, "processes": processes, "device": "cpu"}
+    told |= {"training_seconds": seconds, "processes": processes, "device": device}
     (project / job.receipt).write_text(json.dumps(told))
 
 
@@ -104,7 +106,20 @@ def test_trainings_that_are_done_tell_the_rate(project: Path) -> None:
     assert [row.training[0].took for row in found.rows] == pytest.approx(
         [100 / 3600, 10 / 3600, 400 / 3600, None]
     )
-    assert "as those that are done" in forecast_text(found)
+    assert "as on cpu" in forecast_text(found)
+
+
+def test_the_rate_is_that_of_the_fastest_device(project: Path) -> None:
+    """Hours of a laptop, which may have tried a row, would say nothing of a GPU's."""
+    rows = {f"r{n}": {"train": {"lr": n}} for n in (1, 2, 3, 4)}
+    jobs = [row.training[0].job for row in foreseen(project, experiments=rows).rows]
+    finish(load_plan(project, "smoke", ["mine"]), jobs[:3])
+    for job, seconds, device in zip(jobs, (400, 400, 2), ("cpu", "cpu", "H200"), strict=False):
+        receipt(project, job, seconds, device=device)
+    found = foreseen(project, experiments=rows)
+    assert found.device_hours(found.rows[3].training) == pytest.approx(2 / 3600)
+    assert found.rates["H200"] == pytest.approx(200 * found.rates["cpu"])
+    assert "as on H200" in forecast_text(found)
 
 
 def test_memory_grows_with_the_batch(project: Path) -> None:

@@ -9,6 +9,7 @@ are done.
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,11 +104,24 @@ class Forecast:
 
     @cached_property
     def tflops(self) -> float | None:
-        """That a device does in a second: as is said, or the median of what is done."""
+        """That a device does in a second: as is said, or what the fastest one did."""
         if self.said_tflops is not None:
             return self.said_tflops
-        rates = [rate for each in self.trainings if (rate := each.tflops) is not None]
-        return statistics.median(rates) if rates else None
+        return self.rates[self.device] if self.device else None
+
+    @cached_property
+    def device(self) -> str | None:
+        """The fastest that trainings were done on; hours of a CPU say nothing of a GPU's."""
+        return max(self.rates, key=self.rates.__getitem__, default=None)
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        """TFLOP/s of each device: the median of the trainings that were done on it."""
+        found = defaultdict(list)
+        for each in self.trainings:
+            if each.device is not None and each.tflops is not None:
+                found[each.device].append(each.tflops)
+        return {device: statistics.median(rates) for device, rates in found.items()}
 
     def device_hours(self, trainings: Sequence[Training]) -> float | None:
         """Foreseen, those that are done as well."""
@@ -202,6 +216,7 @@ def forecast_json(forecast: Forecast) -> dict[str, Any]:
     return {
         "scale": forecast.scale,
         "tflops": forecast.tflops,
+        "rates": forecast.rates,
         "rows": [
             {
                 "study": row.study,
@@ -252,7 +267,7 @@ def forecast_text(forecast: Forecast) -> str:
         lines[-1] += "."
         lines.append("Say --tflops, that a device does in a second, to see hours.")
     else:
-        how = "as said" if forecast.said_tflops is not None else "as those that are done"
+        how = "as said" if forecast.said_tflops is not None else f"as on {forecast.device}"
         lines[-1] += (
             f":\n{_time(hours)} of a device at {_number(forecast.tflops or 0)} TFLOP/s, {how}."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lightasr.data.manifests.entries import Entry, Gathered, channel_of, read_text, seconds_of
@@ -10,17 +11,31 @@ from lightasr.invalid import nearest
 
 TEXT = "text"
 REQUIRED = ("id", "speaker", "audio", TEXT)
-OPTIONAL = ("start", "seconds", "channel", "split")
+SPLIT = "split"
+OPTIONAL = ("start", "seconds", "channel", SPLIT)
 
 
 def read_tsv(path: Path, split: str | None, gathered: Gathered) -> None:
     """Every line, or those whose column `split` says this; audio paths count from the file."""
     if path.name.endswith((".jsonl", ".jsonl.gz")) or path.name == "wav.scp":
         raise LightasrError(f"{path}: no TSV: name the directory that it lies in")
-    header, *lines = read_text(path).split("\n")
     needed = [name for name in REQUIRED if gathered.transcribed or name != TEXT]
-    columns = _columns(path, header, needed if split is None else [*needed, "split"])
     others: dict[str, None] = {}
+    for where, row in tsv_rows(path, needed if split is None else [*needed, SPLIT]):
+        if split is None or row[SPLIT] == split:
+            _add(row, path, where, gathered)
+        else:
+            others[row[SPLIT]] = None
+    if others and not gathered.seen:
+        raise LightasrError(
+            f"{path}: no line has the split '{split}'; there are: {', '.join(sorted(others))}"
+        )
+
+
+def tsv_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """File and number of each line below the header, and its fields by column, in their order."""
+    header, *lines = read_text(path).split("\n")
+    columns = _columns(path, header, needed)
     for number, line in enumerate(lines, start=2):
         if not line.strip():
             continue
@@ -31,18 +46,10 @@ def read_tsv(path: Path, split: str | None, gathered: Gathered) -> None:
                 f"{where}: {len(fields)} fields, the header has {len(columns)}; "
                 "a field holds no tab: quotes do not protect it"
             )
-        row = dict(zip(columns, fields, strict=True))
-        if split is None or row["split"] == split:
-            _add(row, path, where, gathered)
-        else:
-            others[row["split"]] = None
-    if others and not gathered.seen:
-        raise LightasrError(
-            f"{path}: no line has the split '{split}'; there are: {', '.join(sorted(others))}"
-        )
+        yield where, dict(zip(columns, fields, strict=True))
 
 
-def _columns(path: Path, header: str, required: list[str]) -> list[str]:
+def _columns(path: Path, header: str, required: Sequence[str]) -> list[str]:
     """The header, which holds what is needed, and that once."""
     if not header.strip():
         raise LightasrError(
