@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -29,12 +30,18 @@ def write_study(project: Path, name: str = "mine", /, **keys: Any) -> Path:
 
 
 def write_manifests(project: Path) -> None:
-    """What the scale `own` asks its user for: a manifest a part, here of one utterance."""
-    folder = project / "manifests"
-    folder.mkdir()
-    for part in ("train", "dev", "test"):
-        line = f"id\tspeaker\taudio\ttext\n{part}-1\tme\t{part}.wav\tHELLO\n"
-        (folder / f"{part}.tsv").write_text(line)
+    """What scales ask their users for: an utterance a part, and a text of one sentence."""
+    header = "id\tspeaker\taudio\ttext\tsplit\n"
+    for scale in sorted((project / "config" / "scales").glob("*.yaml")):
+        datasets = yaml.safe_load(scale.read_text()).get("datasets", {})
+        for name, part in ((n, p) for each in datasets.values() for n, p in each["parts"].items()):
+            path = project / (part.get("manifest") or part["text"])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if "text" in part:
+                path.write_bytes(gzip.compress(b"HELLO\n"))
+                continue
+            line = f"{name}-1\tme\t{name}.wav\tHELLO\t{part.get('split', '')}\n"
+            path.write_text((path.read_text() if path.exists() else header) + line)
 
 
 def finish(plan: Plan, jobs: Iterable[Job] | None = None, source_digest: str = "5ca1ab1e") -> None:
