@@ -18,7 +18,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lightasr import schema
 from lightasr.errors import LightasrError
@@ -81,17 +81,15 @@ def execute(plan: Plan, job: Job) -> None:
     with locked(work, f"{job.stage} {job.id}"):
         if finished(job, project):  # another process was quicker
             return
-        attempt = Attempt.start(work)
-        out = fresh_directory(project / job.dir)
-        (out / "config.json").write_text(json.dumps(job.config, indent=1) + "\n")
-        try:
-            extras = run(config, inputs, out, work) or {}
-        except OSError as error:
-            if error.filename is None and error.errno is not None:
-                raise LightasrError(f"{job.stage} {job.id}: {error.strerror}") from error
-            raise
-        finally:
-            attempt.stop()
+        with Attempt(work) as attempt:
+            out = fresh_directory(project / job.dir)
+            (out / "config.json").write_text(json.dumps(job.config, indent=1) + "\n")
+            try:
+                extras = run(config, inputs, out, work) or {}
+            except OSError as error:
+                if error.filename is None and error.errno is not None:
+                    raise LightasrError(f"{job.stage} {job.id}: {error.strerror}") from error
+                raise
         receipt = {**record(job, attempt), **extras, "files": fingerprints(out)}
         (out / "run.json").write_text(json.dumps(receipt, indent=1) + "\n")
         put_in_place(out, project / job.dir)
@@ -135,23 +133,31 @@ def put_in_place(out: Path, final: Path) -> None:
 
 
 class Attempt:
-    """Time and count of the attempts at one directory, kept where a kill does not reach."""
+    """Time, count and ends of the attempts at one directory, kept where a kill does not reach."""
 
-    def __init__(self, path: Path, earlier: list[dict[str, Any]]) -> None:
-        self.path, self.earlier = path, earlier
+    def __init__(self, work: Path) -> None:
+        self.path = work / "attempts.json"
+        self.earlier = json.loads(self.path.read_text()) if self.path.exists() else []
         self.started, self.clock = datetime.now(UTC), time.monotonic()
         self.seconds = 0.0
+        self.note(None)  # counted even if it is killed
 
-    @classmethod
-    def start(cls, work: Path) -> Attempt:
-        path = work / "attempts.json"
-        attempt = cls(path, json.loads(path.read_text()) if path.exists() else [])
-        attempt.stop()  # counted even if it is killed
-        return attempt
+    def __enter__(self) -> Self:
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.seconds = time.monotonic() - self.clock
-        write_atomically(self.path, json.dumps([*self.earlier, {"seconds": self.seconds}]))
+        self.note(None if error is None else str(error) or type(error).__name__)
+
+    def note(self, ended: str | None) -> None:
+        """What ended it; None: a kill, of which it does not know, or nothing yet."""
+        now = {"seconds": self.seconds, "ended": ended}
+        write_atomically(self.path, json.dumps([*self.earlier, now]))
+
+    @property
+    def ends(self) -> list[str | None]:
+        """What ended those before it."""
+        return [each.get("ended") for each in self.earlier]
 
 
 def record(job: Job, attempt: Attempt) -> dict[str, Any]:
@@ -171,6 +177,7 @@ def record(job: Job, attempt: Attempt) -> dict[str, Any]:
         "host": socket.gethostname(),
         "seed": job.config.get("seed") or job.config.get("train", {}).get("seed"),
         "attempts": len(attempt.earlier) + 1,
+        "ended": attempt.ends,
         "seconds": attempt.seconds + sum(earlier["seconds"] for earlier in attempt.earlier),
         "gpu_seconds": None,
         "peak_memory_mb": max(u.ru_maxrss for u in usage) * bytes_per_unit / 1e6,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -108,8 +109,25 @@ def test_a_failure_leaves_no_directory_and_is_counted(
     runs(monkeypatch, lambda *arguments: None)
     execute(plan, job)
     made = plan.project / job.dir
-    assert json.loads((made / "run.json").read_text())["attempts"] == 2
+    receipt = json.loads((made / "run.json").read_text())
+    assert (receipt["attempts"], receipt["ended"]) == (2, ["bad input"])
     assert not (made / "half").exists()
+
+
+def test_a_killed_attempt_is_counted_and_has_no_last_words(
+    plan: Plan, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(config: object, inputs: object, out: Path, work: Path) -> None:
+        os._exit(9)
+
+    runs(monkeypatch, killed)
+    if (child := os.fork()) == 0:
+        execute(plan, job)
+    os.waitpid(child, 0)
+    runs(monkeypatch, lambda *arguments: None)
+    execute(plan, job)
+    receipt = json.loads((plan.project / job.receipt).read_text())
+    assert (receipt["attempts"], receipt["ended"]) == (2, [None])
 
 
 def test_a_full_disk_is_told_in_one_line(
