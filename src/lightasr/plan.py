@@ -58,7 +58,7 @@ class Study:
         rows: list[Any] = [[e.name, [_keys(run) for run in e.runs]] for e in self.experiments]
         if self.measure is not None:
             rows.append(self.measure.key)
-        shown = self.spec.model_dump(mode="json", exclude={"base", "at", "experiments"})
+        shown = self.spec.model_dump(mode="json", exclude={"recipe", "base", "experiments"})
         shown["columns"] = self.columns
         return digest(["tables", STAGE_VERSION["tables"], shown, rows])
 
@@ -260,14 +260,11 @@ def _study(
     tree = read_yaml(_config_file(config, "studies", name))
     file = f"config/studies/{name}.yaml"
     spec = check(schema.Study, tree, [Layer(file, None, tree)])
-    here = spec.at.get(scale, {})
-    shared = [scale_layer, Layer(file, "base", spec.base), Layer(file, f"at: {scale}", here)]
+    recipe = _recipe(file, spec, scale_layer.file, head)
+    shared = [scale_layer, recipe, Layer(file, "base", spec.base)]
     seeds = head.seeds_of.get(name) or head.seeds or spec.seeds
     experiments: list[Experiment] = []
     mistakes = Mistakes()
-    for known in spec.at:
-        with mistakes.noted(f"{file}: at: "):
-            _config_file(config, "scales", known)
     for entry in spec.experiments:
         with mistakes.noted():
             for row, own in expand(file, spec, entry):
@@ -285,6 +282,16 @@ def _study(
         pretrainings = any(column.startswith(PRETRAIN) for column in measured)
         measure = planner.measure(name, configs, head.measure, pretrainings)
     return Study(name, scale, spec, tuple(experiments), measure)
+
+
+def _recipe(file: str, spec: schema.Study, scale_file: str, head: schema.Scale) -> Layer:
+    """What the scale says for studies of this kind; nothing where the study names no kind."""
+    if spec.recipe is None:
+        return Layer(scale_file, None, {})
+    if spec.recipe not in head.recipes:
+        hint = nearest(spec.recipe, list(head.recipes)) if head.recipes else ""
+        raise LightasrError(f"{file}: recipe: {scale_file} has no recipe '{spec.recipe}'{hint}")
+    return Layer(scale_file, f"recipes: {spec.recipe}", head.recipes[spec.recipe])
 
 
 def _check_table(

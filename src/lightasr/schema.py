@@ -994,6 +994,8 @@ class Scale(Section):
     """Seeds by study, for those that ask what so few do not tell."""
     encoders: dict[Literal[tuple(ENCODERS)], dict[str, Any]] = {}  # type: ignore[valid-type]
     """Settings by encoder, under those of a study that chooses it: how large it is here."""
+    recipes: dict[str, dict[str, Any]] = {}
+    """Settings for the studies that name one as their `recipe`."""
     measure: Measure = Measure()
     """How it is measured what models cost as utterances grow, for studies with such columns."""
     datasets: dict[str, Dataset] = {}
@@ -1011,10 +1013,10 @@ class Study(Section):
     """What is shown of each experiment; `wer/*/*`: WER on every test part by every decoder."""
     seeds: Seeds = (1,)
     """Each experiment is run once per seed."""
+    recipe: str | None = None
+    """One of the scale's `recipes`, under `base`: how recognisers learn from few labels, say."""
     base: dict[str, Any] = {}
     """Settings of all experiments of the study."""
-    at: dict[str, dict[str, Any]] = {}
-    """The same at one scale, over `base`: how long to train with few labels, say."""
     experiments: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
     """Rows: what each sets, which other it `extends`, and its `grid` of values."""
     published: dict[str, dict[str, float]] = {}
@@ -1035,7 +1037,6 @@ def json_schema() -> dict[str, Any]:
     study = Study.model_json_schema()
     shared = {"type": "object", "additionalProperties": False, "properties": settings}
     study["properties"]["base"] |= shared
-    study["properties"]["at"]["additionalProperties"] = shared
     study["properties"]["experiments"]["additionalProperties"] = {
         "type": ["object", "null"],
         "additionalProperties": False,

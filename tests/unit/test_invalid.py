@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lightasr.errors import LightasrError
 from lightasr.plan import load_plan
@@ -158,12 +159,16 @@ def test_a_mistake_in_a_scales_size_of_an_encoder(project: Path) -> None:
     assert "encoders.transforme" in mistake(project, experiments=rows)
 
 
-def test_settings_at_a_scale_are_checked(project: Path) -> None:
-    assert mistake(project, at={"smoke": {"train": {"epoch": 3}}}).startswith(
-        f"{STUDY}: at: smoke: train.epoch: unknown key; did you mean 'epochs'?"
+def test_a_recipe_of_the_scale_is_checked(project: Path) -> None:
+    scale = project / "config" / "scales" / "smoke.yaml"
+    tree = yaml.safe_load(scale.read_text())
+    tree["recipes"] = {"long": {"train": {"epoch": 3}}}
+    scale.write_text(yaml.safe_dump(tree))
+    assert mistake(project, recipe="long").startswith(
+        "config/scales/smoke.yaml: recipes: long: train.epoch: unknown key; did you mean 'epochs'?"
     )
-    assert mistake(project, at={"smok": {}}).startswith(
-        f"{STUDY}: at: no scale 'smok' in config/scales; did you mean 'smoke'?"
+    assert mistake(project, recipe="lang").startswith(
+        f"{STUDY}: recipe: config/scales/smoke.yaml has no recipe 'lang'; did you mean 'long'?"
     )
 
 

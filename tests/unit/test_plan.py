@@ -357,31 +357,35 @@ def test_a_key_younger_than_results_is_in_no_digest_while_it_has_its_default(
     assert new.config["train"]["select"] == "cer"
 
 
-def test_a_study_says_how_it_is_trained_at_each_scale(project: Path) -> None:
-    """Over its base, under its entries; nothing but what comes of it decides the table's key."""
+def test_a_study_takes_a_recipe_of_the_scale(project: Path) -> None:
+    """Under its base and its entries; nothing but what comes of it decides the table's key."""
     scales = project / "config" / "scales"
-    (scales / "other.yaml").write_text((scales / "smoke.yaml").read_text())
+    tree = yaml.safe_load((scales / "smoke.yaml").read_text())
+
+    def recipe(scale: str, **settings: Any) -> None:
+        tree["recipes"] = {"mine": {"train": settings}}
+        (scales / f"{scale}.yaml").write_text(yaml.safe_dump(tree))
+
+    recipe("smoke", epochs=5, lr=0.5, batch_seconds=20)
+    recipe("other", epochs=6, lr=0.5, batch_seconds=20)
     write_study(
         project,
-        base={"train": {"lr": 0.1, "epochs": 3}},
-        at={"smoke": {"train": {"epochs": 5, "batch_seconds": 30}}},
+        recipe="mine",
+        base={"train": {"lr": 0.1}},
         experiments={"plain": {}, "own": {"train": {"epochs": 7}}},
     )
     keys = {}
-    for scale, epochs in (("smoke", [5, 7]), ("other", [3, 7])):
+    for scale, epochs in (("smoke", [5, 7]), ("other", [6, 7])):
         plan = load_plan(project, scale, ["mine"])
         assert [e.config.train.epochs for e in plan.experiments] == epochs
         assert {e.config.train.lr for e in plan.experiments} == {0.1}
+        assert {e.config.train.batch_seconds for e in plan.experiments} == {20}
         (keys[scale],) = (study.key for study in plan.studies)
-    write_study(
-        project,
-        base={"train": {"lr": 0.1, "epochs": 3}},
-        at={"smoke": {"train": {"epochs": 4}}},
-        experiments={"plain": {}, "own": {"train": {"epochs": 7}}},
-    )
+    recipe("smoke", epochs=4, lr=0.5, batch_seconds=20)
+    recipe("other", epochs=6, lr=0.7, batch_seconds=20)
     after = {scale: load_plan(project, scale, ["mine"]).studies[0].key for scale in keys}
-    assert after["other"] == keys["other"]
     assert after["smoke"] != keys["smoke"]
+    assert after["other"] == keys["other"]
 
 
 def test_a_scale_says_how_large_an_encoder_is_that_a_study_chooses(project: Path) -> None:
