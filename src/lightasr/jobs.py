@@ -23,7 +23,7 @@ STAGE_VERSION = {
     "cluster": 1,
     "pretrain": 1,
     "train": 1,
-    "probe": 1,
+    "probe": 2,
     "decode": 2,
     "score": 2,
     "measure": 1,

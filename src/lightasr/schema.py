@@ -517,8 +517,11 @@ class Collapse(Section):
     rank: Annotated[float, Field(ge=1)] = 1.5
     """Lowest effective rank of the encoder's outputs where nothing is hidden: exp of the entropy of
     the shares of their variances along principal axes."""
+    gain: float = unless(0.0)
+    """Fewest nats by which a hidden frame of the dev part is told better than by who knows how
+    often codes occur and does not look; asked in the second half of the training."""
     after: Fraction = 0.1
-    """Share of the training before which it is not looked at."""
+    """Share of the training before which the first three are not looked at."""
 
 
 class Pretrain(Section):

@@ -132,6 +132,13 @@ def put_in_place(out: Path, final: Path) -> None:
     out.rename(final)
 
 
+def seconds_before(work: Path) -> float:
+    """What earlier attempts at a directory took, for a stage that tells its own costs."""
+    path = work / "attempts.json"
+    attempts = json.loads(path.read_text()) if path.exists() else []
+    return float(sum(attempt["seconds"] for attempt in attempts[:-1]))
+
+
 class Attempt:
     """Time, count and ends of the attempts at one directory, kept where a kill does not reach."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from test_train import slices as train_slices
 from test_train import weights, work_folder
 from test_train_processes import train
+from torch import Tensor
 
 from lightasr import schema
 from lightasr.errors import LightasrError, RetryError
@@ -21,7 +23,7 @@ from lightasr.invalid import Layer, check
 from lightasr.models.trained import load_trained
 from lightasr.train import loop, pretraining
 from lightasr.train.loop import Trainer
-from lightasr.train.pretraining import Pretraining, Spread
+from lightasr.train.pretraining import DevMasked, Pretraining, Spread
 
 ENCODERS = {
     "transformer": {"name": "transformer", "dim": 16, "layers": 2, "feedforward": 32},
@@ -42,7 +44,7 @@ def slices(named: str = "transformer", /, **keys: Any) -> schema.PretrainSlice:
             "encoder": ENCODERS[named],
             "objective": {"name": "bestrq", "codes": 16, "code_dim": 4},
             "train": settings,
-            "collapse": {"codes": 1.0, "guesses": 1.0, "rank": 1.0},
+            "collapse": {"codes": 1.0, "guesses": 1.0, "rank": 1.0, "gain": -9.0},
             "dev": "dev-clean",
             **keys,
         }
@@ -119,11 +121,11 @@ def test_what_is_hidden_on_dev_is_the_same_each_time_and_leaves_no_trace(
     assert trainer.validate() == first
 
 
-@pytest.mark.parametrize("key", ["codes", "guesses", "rank"])
+@pytest.mark.parametrize("key", ["codes", "guesses", "rank", "gain"])
 def test_a_collapse_ends_the_run_with_its_sign(
     key: str, speech: dict[str, Path], tmp_path: Path
 ) -> None:
-    bounds = {"codes": 1.0, "guesses": 1.0, "rank": 1.0, key: 1000.0}
+    bounds = {"codes": 1.0, "guesses": 1.0, "rank": 1.0, "gain": -9.0, key: 1000.0}
     trainer = Trainer(
         slices(collapse=bounds), speech, work_folder(tmp_path, "work"), task=Pretraining
     )
@@ -131,7 +133,63 @@ def test_a_collapse_ends_the_run_with_its_sign(
         LightasrError, match=rf"collapsed: .* below pretrain\.collapse\.{key} \(1000"
     ):
         trainer.fit()
-    assert trainer.at.epoch == 0, "after the first epoch"
+    assert trainer.at.epoch == (1 if key == "gain" else 0), "after the first epoch, or half of all"
+
+
+def collapsing(tmp_path: Path, speech: dict[str, Path], **bounds: float) -> Pretraining:
+    config = slices(collapse={"codes": 1.0, "guesses": 1.0, "rank": 1.0, "gain": -9.0, **bounds})
+    return Trainer(config, speech, work_folder(tmp_path, "work"), task=Pretraining).task
+
+
+def test_an_early_collapse_is_forgiven_but_never_selected(
+    speech: dict[str, Path], tmp_path: Path
+) -> None:
+    """Where all codes are one, telling them costs nothing, and no later epoch would be better."""
+    task = collapsing(tmp_path, speech, codes=2.0)
+    result = DevMasked(0.0, 1.0, dev_codes=1.0, dev_guesses=4.0, dev_rank=5.0, dev_gain=0.0)
+    task.done = 0.09
+    assert asdict(task.watched(result)) == asdict(result)
+    assert task.watched(result).rank == math.inf
+    task.done = 0.1
+    with pytest.raises(LightasrError, match=r"collapsed: .* 1 .* below pretrain\.collapse\.codes"):
+        task.watched(result)
+
+
+def test_an_encoder_that_says_nothing_is_a_collapse(
+    speech: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guesses may be as varied as the codes, and noise has a rank."""
+    task = collapsing(tmp_path, speech, gain=0.0)
+
+    def blindly(x_btd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 + 1e-5 * torch.randn_like(x_btd), lengths_b
+
+    monkeypatch.setattr(task.model.encoder, "forward", blindly)
+    task.done = 0.4
+    found = task.validate()
+    assert (found.dev_guesses > 2, found.dev_rank > 5) == (True, True)
+    assert found.dev_gain < 0
+    task.done = 0.5
+    with pytest.raises(LightasrError, match=r"below pretrain\.collapse\.gain \(0\)"):
+        task.validate()
+
+
+def test_what_ended_in_collapse_is_not_published_by_a_rerun(
+    speech: dict[str, Path], tmp_path: Path
+) -> None:
+    """All epochs are done then, and no step tells how far the training is."""
+    config, work = slices(), work_folder(tmp_path, "work")
+    Trainer(config, speech, work, task=Pretraining).fit()
+    again = Trainer(config, speech, work, task=Pretraining)
+    again.fit()
+    again.select()
+    assert again.task.done == 1.0
+
+
+def test_outputs_that_are_no_numbers_have_no_rank() -> None:
+    spread = Spread(4, torch.device("cpu"))
+    spread.add(torch.full((1, 3, 4), torch.nan), torch.tensor([3]))
+    assert math.isnan(spread.rank())
 
 
 def test_the_effective_rank_counts_directions() -> None:

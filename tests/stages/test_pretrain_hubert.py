@@ -41,7 +41,7 @@ def slices() -> schema.PretrainSlice:
         "encoder": {"name": "transformer", "dim": DIM, "layers": 3, "feedforward": 32},
         "objective": {"name": "hubert", "clusters": CLUSTERS, "code_dim": 8, "span": 2},
         "train": {"epochs": 30, "batch_seconds": 12, "lr": 1e-2},
-        "collapse": {"codes": 1.0, "guesses": 1.0, "rank": 1.0},
+        "collapse": {"codes": 1.0, "guesses": 1.0, "rank": 1.0, "gain": -9.0},
         "dev": "dev-clean",
     }
     return check(schema.PretrainSlice, schema.spelt_out(tree), [Layer("test", None, tree)])
@@ -97,6 +97,9 @@ def test_every_frame_of_training_and_dev_has_a_label(stages: Stages) -> None:
     trained_on = [each for each in utterances if each.directory.name.startswith("train")]
     assert stages.told["first"]["frames"] == sum(-(-each.frames // FACTOR) for each in trained_on)
     assert 1 < stages.told["first"]["perplexity"] <= CLUSTERS
+    assert stages.told["first"]["peak_memory_mb"] > 0
+    told = stages.told["first"]
+    assert (told["gpu_seconds"] is None) == (told["device"] == "cpu")
 
 
 def test_the_first_labels_are_of_normalised_features_side_by_side(stages: Stages) -> None:
@@ -173,7 +176,8 @@ def test_what_a_kill_leaves_is_gone_on_with(
         for folder in (tmp_path / name, tmp_path / f"{name}-work"):
             folder.mkdir(exist_ok=True)
         config = cluster_slices(of=OF_FEATURES)
-        return clusters.run(config, stages.inputs, tmp_path / name, tmp_path / f"{name}-work")
+        told = clusters.run(config, stages.inputs, tmp_path / name, tmp_path / f"{name}-work")
+        return {key: told[key] for key in told if key not in ("peak_memory_mb", "energy_joules")}
 
     for name in calls:
         watch(name)

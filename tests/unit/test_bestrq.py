@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -169,6 +170,41 @@ def test_the_loss_is_of_hidden_frames_alone_and_the_mean_over_codebooks() -> Non
 
 
 # --- the whole model ----------------------------------------------------------------------------
+
+
+STRIDES = [[1, 3], [3, 4], [2, 2], [2, 3]]
+FRONTENDS = [
+    *({"name": "stacking", "frames": frames} for frames in range(1, 9)),
+    *({"name": "conv2d", "channels": [4, 4], "time_strides": strides} for strides in STRIDES),
+]
+
+
+@pytest.mark.parametrize("frontend", FRONTENDS, ids=str)
+def test_labels_are_of_all_features_that_become_a_frame(frontend: dict[str, Any]) -> None:
+    """Whatever the front end's stride: no feature is left out, none is in two frames."""
+    model = pretraining(frontend=frontend).train()
+    expected = frontend.get("frames") or math.prod(frontend["time_strides"])
+    assert model.objective.factor == expected
+    assert model.objective.projection_gfc.shape[1] == expected * 8
+    for frames in range(60, 73):
+        learnt = model(torch.randn(2, frames, 8), torch.tensor([frames, 50]))
+        assert learnt.nats.isfinite()
+
+
+def test_codes_drawn_by_a_seed_of_their_own_are_the_same_for_all_encoders() -> None:
+    def codes(seed: int | None, **encoder: Any) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(1)
+        best = pretraining(
+            encoder={"name": "transformer", "dim": 16, "layers": 1, **encoder},
+            objective={"name": "bestrq", "codes": 16, "code_dim": 4, "seed": seed},
+        ).objective
+        return best.projection_gfc, best.codes_gvc
+
+    for own, others in zip(codes(5), codes(5, mixer={"name": "fnet"}), strict=True):
+        assert torch.equal(own, others)
+    for own, others in zip(codes(5), codes(6), strict=True):
+        assert not torch.equal(own, others)
+    assert not torch.equal(codes(None)[0], codes(None, mixer={"name": "fnet"})[0])
 
 
 def pretraining(**keys: Any) -> PretrainingModel:

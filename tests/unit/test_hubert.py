@@ -15,11 +15,11 @@ from lightasr.errors import LightasrError
 from lightasr.models.layers import stacked
 from lightasr.models.pretrained import PretrainingModel
 from lightasr.objectives import masks
-from lightasr.objectives.objective import Sizes, Views
+from lightasr.objectives.objective import Sizes, Views, perplexity
 from lightasr.objectives.pretraining.hubert import Hubert
 from lightasr.schema import COMPONENTS, Clustered, PretrainSlice
 from lightasr.train import clusters
-from lightasr.train.clusters import FrameLabels, Labelled, draw, perplexity
+from lightasr.train.clusters import FrameLabels, Labelled, draw
 
 CLUSTERS, DIM, CHANNELS = 7, 10, 12
 
@@ -164,9 +164,10 @@ def test_labels_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
         labels.batch(["x"], torch.tensor([1]), 1)
     with pytest.raises(LightasrError, match=r"'a' has 2 labels, but .* makes 3 frames"):
         labels.batch(["a"], torch.tensor([3]), 3)
-    (tmp_path / clusters.LABELS).write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(LightasrError, match=r"labels\.npz: not labels of frames"):
-        FrameLabels(tmp_path)
+    for damage in (b"PK\x03\x04 cut short", b""):
+        (tmp_path / clusters.LABELS).write_bytes(damage)
+        with pytest.raises(LightasrError, match=r"labels\.npz: not labels of frames"):
+            FrameLabels(tmp_path)
 
 
 def test_perplexity_counts_clusters_of_equal_size() -> None:

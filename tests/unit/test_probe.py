@@ -23,7 +23,7 @@ from lightasr.models.asr import AcousticModel, save_model
 from lightasr.models.pretrained import PretrainingModel
 from lightasr.probe import layers, linear
 from lightasr.probe.figure import Row, figure
-from lightasr.probe.layers import load_frozen, mean_and_max
+from lightasr.probe.layers import best_layer, load_frozen, mean_and_max
 from lightasr.probe.scores import accuracy, average_precision, mean_average_precision
 from lightasr.probe.tasks import ask, evenly, varies
 from lightasr.probe.themes import theme_of
@@ -253,9 +253,9 @@ def test_each_of_several_labels_is_probed_as_if_alone() -> None:
 def test_what_does_not_hold_for_others_is_penalised_most() -> None:
     tried = (1e-4, 1e-2, 1.0, 100.0)
     x_nd, labels = examples(40, dim=30)
-    assert linear.strength(x_nd, labels, x_nd, (labels + 1) % 3, tried) == 100.0
+    assert linear.strength(x_nd, labels, x_nd, (labels + 1) % 3, tried).l2 == 100.0
     clear_nd = 20 * torch.eye(3, dtype=torch.float64)[labels] + 0.1 * x_nd[:, :3]
-    assert linear.strength(clear_nd[:20], labels[:20], clear_nd[20:], labels[20:], tried) == 1e-4
+    assert linear.strength(clear_nd[:20], labels[:20], clear_nd[20:], labels[20:], tried).l2 == 1e-4
 
 
 # --- scores -------------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ def test_too_little_to_correlate_is_told() -> None:
 
 def test_each_task_has_its_panel_and_each_part_its_curve() -> None:
     rows = [
-        Row(task, part, layer, "accuracy", 0.5, 0.4, 0.6, 0.3, 0.1, 1.0)
+        Row(task, part, layer, "accuracy", 0.5, 0.4, 0.6, 0.3, 0.1, 1.0, 2.0)
         for task in ("speaker", "theme")
         for part in ("clean", "other")
         for layer in range(4)
@@ -388,6 +388,14 @@ def test_each_task_has_its_panel_and_each_part_its_curve() -> None:
     svg = figure([*rows, rows[0]._replace(task="alone", low=None, high=None)])
     for text in ("speaker: accuracy", "theme: accuracy", "alone: accuracy", "clean", "other"):
         assert f">{text}</text>" in svg
+
+
+def test_the_best_layer_is_chosen_without_a_look_at_the_test_parts() -> None:
+    def row(layer: int, accuracy: float, nats: float) -> Row:
+        return Row("theme", "clean", layer, "accuracy", accuracy, None, None, 0.3, 0.1, 1.0, nats)
+
+    rows = [row(0, 0.9, 2.5), row(1, 0.5, 1.5), row(2, 0.7, 1.5)]
+    assert best_layer("theme", [*rows, rows[0]._replace(task="speaker", nats=0.5)]) == 1
 
 
 # --- the stage ----------------------------------------------------------------------------------

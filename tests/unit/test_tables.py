@@ -204,6 +204,9 @@ def test_a_pretraining_costs_what_all_before_it_cost(study: StudyTable, tmp_path
     text = layout(dataclasses.replace(study, columns=columns, rows=rows))
     assert [cell.value for cell in text.body[0][1:4]] == ["60.0", "5.00", "30.0"]
     assert [cell.value for cell in text.body[1][1:4]] == ["", "", ""], "it was not pretrained"
+    shared = "All seeds of a row begin with the same pretraining, if with any."
+    assert any(note.endswith(shared) for note in text.notes)
+    assert not any(note.endswith(shared) for note in layout(study).notes)
 
 
 def test_steps_of_pretrainings_are_ratios_to_the_first_that_there_is(

@@ -276,7 +276,7 @@ def test_a_model_may_learn_from_recordings_that_nobody_has_written_down(
         "objective": learnt,
         "parts": ["heard"],
         "train": {"epochs": 1, "batch_seconds": 10},
-        "collapse": {"rank": 1.0, "codes": 1.0, "guesses": 1.0},
+        "collapse": {"rank": 1.0, "codes": 1.0, "guesses": 1.0, "gain": -9.0},
     }
     encoder = {"name": "transformer", "layers": 1, "dim": 16, "mixer": {"name": "mhsa", "heads": 2}}
     base = TINY | {"model": {"encoder": encoder}, "pretrain": pretrain}

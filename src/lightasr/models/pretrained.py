@@ -43,7 +43,7 @@ class PretrainingModel(nn.Module):
         self.normalizer = Normalizer(config.normalize, features)
         self.frontend = component("frontend", config.frontend)(config.frontend, features)
         self.encoder = component("encoder", config.encoder)(config.encoder, self.frontend.dim)
-        factor = LONG // int(self.output_lengths(torch.tensor([LONG])))
+        factor = frames_in_one(self.frontend)
         sizes = Sizes(features, factor, cast(int, self.frontend.dim), cast(int, self.encoder.dim))
         self.objective = cast(
             Objective, component("objective", config.objective)(config.objective, sizes)
@@ -71,6 +71,12 @@ class PretrainingModel(nn.Module):
     def output_lengths(self, lengths_b: Tensor) -> Tensor:
         """Frames that the encoder sees, for features of these lengths."""
         return self.frontend.output_lengths(lengths_b)  # type: ignore[operator]
+
+
+def frames_in_one(frontend: nn.Module) -> int:
+    """How many frames of features a front end makes into one."""
+    frames = frontend.output_lengths(torch.tensor([LONG]))  # type: ignore[operator]
+    return round(LONG / int(frames))
 
 
 def layers_above(model: AcousticModel) -> dict[str, int]:

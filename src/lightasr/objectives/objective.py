@@ -105,8 +105,18 @@ class Objective(nn.Module, ABC):
         In training nobody asks what was told, and counting it takes as long as a loss.
         """
 
+    def blind(self, tally: Tally) -> float:
+        """Nats of a frame that is told by who knows how often each code occurs, and not more."""
+        return perplexity(tally.codes_gv.double()).log().mean().item()
+
     def anneal(self, done: float) -> None:
         """Told before each step what share of the training is done."""
+
+
+def perplexity(weights: Tensor) -> Tensor:
+    """exp of the entropy of weights over the last dimension; 1 where there are none."""
+    shares = weights / weights.sum(-1, keepdim=True).clamp(min=1e-300)
+    return torch.special.entr(shares).sum(-1).exp()
 
 
 def counts(codes_ng: Tensor, size: int) -> Tensor:

@@ -34,6 +34,8 @@ class Row(NamedTuple):
     """The same of probes that learnt from shuffled labels, the mean."""
     l2: float
     """The penalty that was chosen."""
+    nats: float
+    """By which it was, and the best layer is: of what is set apart of the training parts."""
 
 
 @matplotlib.rc_context(SETTINGS)

@@ -97,12 +97,9 @@ def described(question: Question) -> dict[str, Any]:
 
 
 def best_layer(task: ProbeTask, rows: Sequence[Row]) -> int:
-    """That which tells most, the mean over parts; of equal ones the lowest."""
-    sums: dict[int, float] = {}
-    for row in rows:
-        if row.task == task:
-            sums[row.layer] = sums.get(row.layer, 0.0) + row.accuracy
-    return max(sums, key=sums.__getitem__)
+    """That which best tells what was set apart of the training parts; of equal ones the lowest."""
+    nats = {row.layer: row.nats for row in rows if row.task == task}
+    return min(sorted(nats), key=nats.__getitem__)
 
 
 def read(inputs: Mapping[str, Path], parts: Sequence[str]) -> list[Utterance]:
@@ -231,7 +228,7 @@ def effective_ranks(frozen: Frozen, utterances: list[Utterance], bar: Bar) -> li
 class Answers(NamedTuple):
     """How well probes of the same vectors tell the labels of each part."""
 
-    l2: float
+    chosen: linear.Strength
     true: dict[str, Score]
     shuffled: dict[str, float]
 
@@ -251,7 +248,7 @@ def answers(
         return torch.from_numpy(rows.labels).to(x_nd.device)
 
     fit, tune, learnt = question.fit, question.tune, question.learnt
-    l2 = linear.strength(vectors(fit), labels(fit), vectors(tune), labels(tune), config.l2)
+    chosen = linear.strength(vectors(fit), labels(fit), vectors(tune), labels(tune), config.l2)
 
     def told(probe: linear.Probe, rows: Rows) -> Score:
         scores_nc = probe.scores(vectors(rows)).cpu()
@@ -266,7 +263,7 @@ def answers(
         )
 
     def of(rows: Rows) -> dict[str, Score]:
-        probe = linear.fit(vectors(rows), labels(rows), l2)
+        probe = linear.fit(vectors(rows), labels(rows), chosen.l2)
         return {part: told(probe, test) for part, test in question.tests.items()}
 
     rng = np.random.default_rng(config.seed)
@@ -274,7 +271,7 @@ def answers(
         of(learnt._replace(labels=rng.permutation(learnt.labels))) for _ in range(config.shuffles)
     ]
     return Answers(
-        l2,
+        chosen,
         of(learnt),
         {
             part: float(np.mean([scores[part].value for scores in chance]))
@@ -297,7 +294,8 @@ def table(question: Question, layer: int, found: Answers, baseline: Answers) -> 
             high=score.high,
             baseline=baseline.true[part].value,
             shuffled=found.shuffled[part],
-            l2=found.l2,
+            l2=found.chosen.l2,
+            nats=found.chosen.nats,
         )
         for part, score in found.true.items()
     ]

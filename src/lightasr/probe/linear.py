@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -98,9 +99,17 @@ def nats(scores_nc: Tensor, labels: Tensor) -> Tensor:
     return each_nc.sum(1).mean()
 
 
+class Strength(NamedTuple):
+    """A penalty, and the nats by which it was chosen."""
+
+    l2: float
+    nats: float
+    """Of labels that the probe had not seen, the mean over rows."""
+
+
 def strength(
     x_nd: Tensor, labels: Tensor, other_nd: Tensor, other_labels: Tensor, tried: Sequence[float]
-) -> float:
+) -> Strength:
     """The penalty by which a probe of the first rows tells the others' labels best.
 
     Of equal ones the strongest.
@@ -110,4 +119,5 @@ def strength(
     for l2 in sorted(tried, reverse=True):
         probe = fit(x_nd, labels, l2, probe)
         found[l2] = nats(probe.scores(other_nd), other_labels).item()
-    return min(found, key=found.__getitem__)
+    best = min(found, key=found.__getitem__)
+    return Strength(best, found[best])

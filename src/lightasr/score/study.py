@@ -335,7 +335,7 @@ def _measured(directory: Path, column: Column) -> float | None:
 
 
 def _probed(probe: Path, column: Column) -> float | None:
-    """In percent, of the layer that tells most of all parts together."""
+    """In percent, of the layer that a probe chose without a look at the test parts."""
     task, part = TASKS[column.quantity], column.part or TRAINING_SPEAKERS
     best = read_run(probe).get("best_layer", {}).get(task)
     rows: list[dict[str, Any]] = read_json(probe / "probes.json").get("probes", [])

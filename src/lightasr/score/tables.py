@@ -162,6 +162,8 @@ def _notes(table: StudyTable, columns: Sequence[Column], cells: dict[str, list[C
         counts = {cell.seeds for cell in all_cells if cell.seeds}
         seeds = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
         notes.append(f"Means over {seeds} seeds; ±: standard deviation over seeds.")
+        if any(run.pretrain for row in table.rows for run in row.runs):
+            notes[-1] += " All seeds of a row begin with the same pretraining, if with any."
     if any(cell.significant for cell in all_cells):
         notes.append(
             f"{DAGGER} differs from {table.rows[0].name} (paired over speakers, p below "

@@ -55,7 +55,8 @@ def load_last(path: Path, identity: str) -> dict[str, Any] | None:
 def load(path: Path, identity: str | None = None) -> dict[str, Any]:
     """The state that `save` wrote; `identity` is what made it, where that matters."""
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        # To the CPU: each process copies to its own GPU what the first one has saved from its.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DamagedCheckpoint(
             f"{path}: damaged checkpoint ({error}); delete it to start over"
@@ -76,7 +77,7 @@ def random_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": torch.from_numpy(words)}},
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
@@ -88,5 +89,5 @@ def restore_random_state(state: dict[str, Any]) -> None:
     words = numpy_state["state"]["key"].numpy().astype(np.uint32)
     np.random.set_state({**numpy_state, "state": {**numpy_state["state"], "key": words}})  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,14 +27,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightasr import schema
+from lightasr.cost.measure import Meter, peak_memory_mb
 from lightasr.data.batches import FeatureStore, Utterance, plan_batches, read_utterances
 from lightasr.errors import LightasrError
 from lightasr.invalid import Layer, check
 from lightasr.models.asr import Normalizer, load_weights
 from lightasr.models.layers import Layered, stacked, valid_mask
-from lightasr.models.pretrained import LONG, PretrainingModel
+from lightasr.models.pretrained import PretrainingModel, frames_in_one
 from lightasr.models.registry import component
+from lightasr.objectives.objective import perplexity
 from lightasr.progress import Bar, track
+from lightasr.stage import seconds_before
 from lightasr.threads import usable_cores
 from lightasr.train import checkpoint
 
@@ -52,7 +56,7 @@ def run(
     config: schema.ClusterSlice, inputs: dict[str, Path], out: Path, work: Path
 ) -> dict[str, Any]:
     """`centroids.safetensors` and `labels.npz`."""
-    title = f"cluster {work.name}"
+    title, clock = f"cluster {work.name}", time.monotonic() - seconds_before(work)
     torch.set_num_threads(usable_cores())
     random = np.random.default_rng(config.seed)
     dev_name = f"features/{config.dev}"
@@ -60,6 +64,7 @@ def run(
     dev = read_utterances([parts.pop(dev_name)], schema.Text())
     training = read_utterances(list(parts.values()), schema.Text())
     source = _source(config, inputs)
+    meter = Meter(source.device)
     training = [each for each in training if each.seconds <= source.longest]
     if not training:
         raise LightasrError(f"{title}: there is no utterance to find clusters in")
@@ -87,6 +92,19 @@ def run(
         "dev_inertia": dev_labelled.inertia,
         "perplexity": perplexity(sizes_k.double()).item(),
         "empty": int((sizes_k == 0).sum()),
+        **_costs(source.device, meter, time.monotonic() - clock, first=not seconds_before(work)),
+    }
+
+
+def _costs(device: torch.device, meter: Meter, seconds: float, first: bool) -> dict[str, Any]:
+    """Beside those of the pretraining that learns these clusters; energy of an only attempt."""
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "gpu_seconds": seconds if on_gpu else None,
+        "peak_memory_mb": peak_memory_mb(device),
+        "energy_joules": meter.since_last() if first else None,
+        "energy_source": meter.source,
     }
 
 
@@ -110,12 +128,6 @@ def _check_names(utterances: Sequence[Utterance]) -> None:
                 "labels of frames need ids of their own in all parts together"
             )
         seen.add(utterance.id)
-
-
-def perplexity(weights: Tensor) -> Tensor:
-    """exp of the entropy of weights over the last dimension; 1 where there are none."""
-    shares = weights / weights.sum(-1, keepdim=True).clamp(min=1e-300)
-    return torch.special.entr(shares).sum(-1).exp()
 
 
 # --- what is clustered ---------------------------------------------------------------------------
@@ -180,7 +192,7 @@ class FeatureSource(Source):
         features = config.features.dim
         self.normalizer = Normalizer(config.normalize, features).to(self.device)
         self.frontend = component("frontend", config.frontend)(config.frontend, features)
-        self.factor = LONG // int(self.output_lengths(torch.tensor([LONG])))
+        self.factor = frames_in_one(self.frontend)
         self.dim = self.factor * features
 
     def measure(self, utterances: Sequence[Utterance]) -> None:
@@ -456,7 +468,7 @@ class FrameLabels:
             with np.load(self.path, allow_pickle=False) as arrays:
                 ids, offsets = arrays["ids"].tolist(), arrays["offsets"].tolist()
                 self.labels_n = torch.from_numpy(arrays["labels"])
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise LightasrError(f"{self.path}: not labels of frames: {error!r}") from None
         self.places = dict(zip(ids, pairwise(offsets), strict=True))
 

@@ -38,7 +38,7 @@ from lightasr.train.task import AnyBatch, AnyResult, Step, Task
 
 SAVE_EVERY_SECONDS = 600.0
 COLLECTIVE_TIMEOUT_SECONDS = 600.0
-LOOP = 2  # raised where what a checkpoint holds is no longer what it was
+LOOP = 3  # raised where what a checkpoint holds is no longer what it was
 
 Config = schema.TrainSlice | schema.PretrainSlice | schema.NeuralLMSlice
 
@@ -284,6 +284,9 @@ class Trainer:
         return row["train_loss"], result
 
     def validate(self) -> AnyResult:
+        """At the end of an epoch, or of all."""
+        epochs = self.config.train.epochs
+        self.task.done = min(1.0, (self.at.epoch + 1) / epochs)
         with self.precision.autocast():
             return self.task.validate()
 

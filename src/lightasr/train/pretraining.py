@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,12 +17,13 @@ from lightasr.models.asr import save_model
 from lightasr.models.init import init_xavier
 from lightasr.models.layers import valid_mask
 from lightasr.models.pretrained import Learnt, PretrainingModel
-from lightasr.objectives.objective import Tally
+from lightasr.objectives.objective import Tally, perplexity
 from lightasr.train import loop
-from lightasr.train.clusters import FrameLabels, perplexity
+from lightasr.train.clusters import FrameLabels
 from lightasr.train.corpus import SpeechCorpus, thinned
 from lightasr.train.task import Task
 
+HALF = 0.5  # of a training, from which on it must tell better than who does not look
 DEV_SEED = 1  # what is hidden from the model on the dev part is the same after each epoch
 
 
@@ -46,6 +48,8 @@ class DevMasked:
     """Perplexity of those that are told."""
     dev_rank: float
     """Effective rank of the encoder's outputs where nothing is hidden."""
+    dev_gain: float
+    """Nats by which a hidden frame is told better than by who does not look."""
 
     @property
     def rank(self) -> float:
@@ -54,6 +58,14 @@ class DevMasked:
     @property
     def shown(self) -> dict[str, str]:
         return {"right": f"{self.dev_accuracy:.1%}", "codes": f"{self.dev_codes:.0f}"}
+
+
+class Collapsed(DevMasked):
+    """Never selected: where all codes are one, telling them is easy."""
+
+    @property
+    def rank(self) -> float:
+        return math.inf
 
 
 class PretrainingCorpus(SpeechCorpus):
@@ -113,10 +125,8 @@ class Pretraining(Task[Batch]):
         self.corpus.count_hidden(self.model, config.objective.hidden)
         if config.normalize == "global":
             self.model.normalizer.measure(self.corpus.sample())
-        self.done = 0.0
 
     def begin_step(self, step: int, done: float) -> None:
-        self.done = done
         self.model.objective.anneal(done)
 
     def forward(self, model: nn.Module, batch: Batch) -> Learnt:
@@ -154,24 +164,28 @@ class Pretraining(Task[Batch]):
                 features = batch.features_btf.to(self.device), batch.lengths_b.to(self.device)
                 spread.add(*self.model.encode(*features))
         assert tally is not None
-        return self.watched(dev_masked(tally, spread.rank()))
+        blind = self.model.objective.blind(tally)
+        return self.watched(dev_masked(tally, spread.rank(), blind))
 
     def watched(self, result: DevMasked) -> DevMasked:
-        """The same, unless all that is learnt has become one."""
+        """The same, unless all that is learnt has become one: early that is not selected."""
         least = self.config.collapse
-        if self.done < least.after:
-            return result
-        for key, found, what in (
-            ("codes", result.dev_codes, "perplexity of the codes to be told"),
-            ("guesses", result.dev_guesses, "perplexity of what the model tells"),
-            ("rank", result.dev_rank, "effective rank of the encoder's outputs"),
+        for key, found, what, after in (
+            ("codes", result.dev_codes, "perplexity of the codes to be told", least.after),
+            ("guesses", result.dev_guesses, "perplexity of what the model tells", least.after),
+            ("rank", result.dev_rank, "effective rank of the encoder's outputs", least.after),
+            ("gain", result.dev_gain, "gain over who does not look, in nats,", HALF),
         ):
-            if found < (bound := getattr(least, key)):
-                raise LightasrError(
-                    f"{self.title}: collapsed: the {what} is {found:.3g} on the dev part, below "
-                    f"pretrain.collapse.{key} ({bound:g}); lower pretrain.train.lr, raise its "
-                    "warmup, or look at the objective's settings"
-                )
+            bound = getattr(least, key)
+            if found >= bound:  # which no number is that is none
+                continue
+            if self.done < after:
+                return Collapsed(**asdict(result))
+            raise LightasrError(
+                f"{self.title}: collapsed: the {what} is {found:.3g} on the dev part, below "
+                f"pretrain.collapse.{key} ({bound:g}); lower pretrain.train.lr, raise its "
+                "warmup, or look at the objective's settings"
+            )
         return result
 
     def too_large(self, batch: Batch) -> str:
@@ -202,13 +216,17 @@ class Spread:
         """exp of the entropy of the shares of variance along principal axes: 1 to `dim`."""
         mean_d = self.sum_d / self.count
         covariance_dd = self.square_dd / self.count - mean_d[:, None] * mean_d
+        if not covariance_dd.isfinite().all():
+            return math.nan
         return perplexity(torch.linalg.eigvalsh(covariance_dd).clamp(min=0)).item()
 
 
-def dev_masked(tally: Tally, rank: float) -> DevMasked:
+def dev_masked(tally: Tally, rank: float, blind: float) -> DevMasked:
+    """`blind`: nats of a hidden frame that is told by who does not look."""
     frames = max(1.0, tally.frames.item())
     return DevMasked(
-        dev_loss=tally.nats.item() / frames,
+        dev_loss=(loss := tally.nats.item() / frames),
+        dev_gain=blind - loss,
         dev_accuracy=tally.right.item() / frames,
         dev_codes=perplexity(tally.codes_gv.double()).mean().item(),
         dev_guesses=perplexity(tally.guesses_gv.double()).mean().item(),

@@ -142,6 +142,8 @@ class Task(ABC, Generic[Batch]):
     """Where that is configured, in messages."""
     corpus: Corpus[Batch]
     model: nn.Module
+    done: float = 0.0
+    """Share of the training that is done when the dev part is looked at."""
 
     @abstractmethod
     def __init__(

@@ -22,7 +22,7 @@ from lightasr.models.layers import stacked
 from lightasr.models.registry import register
 from lightasr.objectives.masks import spread
 from lightasr.objectives.objective import Objective, Sizes, Tally, Views, counts
-from lightasr.schema import Masked, Positive
+from lightasr.schema import Masked, Positive, unless
 
 SCORES_AT_ONCE = 1 << 20  # numbers that a piece of labels takes, whatever the codes: 4 MB
 
@@ -36,6 +36,9 @@ class Config(Masked):
     """Codes of a codebook."""
     code_dim: Positive = 16
     """Numbers in a code."""
+    seed: int | None = unless(None)
+    """Of projections and codes, where encoders are compared that are to tell the same ones; null:
+    they are drawn after the encoder's weights, so that each encoder has its own."""
     noise: Annotated[float, Field(ge=0)] = 0.1
     """Standard deviation of what stands in place of hidden features."""
     norm: Literal["codes", "time"] = "codes"
@@ -53,9 +56,10 @@ class BestRQ(Objective):
         projection_gfc = torch.empty(
             config.codebooks, sizes.factor * sizes.features, config.code_dim
         )
+        drawn = None if config.seed is None else torch.Generator().manual_seed(config.seed)
         for projection_fc in projection_gfc:
-            nn.init.xavier_uniform_(projection_fc)
-        codes_gvc = torch.randn(config.codebooks, config.codes, config.code_dim)
+            nn.init.xavier_uniform_(projection_fc, generator=drawn)
+        codes_gvc = torch.randn(config.codebooks, config.codes, config.code_dim, generator=drawn)
         self.register_buffer("projection_gfc", projection_gfc)
         self.register_buffer("codes_gvc", F.normalize(codes_gvc, dim=-1))
         self.projection_gfc: Tensor

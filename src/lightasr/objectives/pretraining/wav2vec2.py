@@ -10,6 +10,7 @@ is the released code's; the paper prints H. Ours: mel features, normalised again
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, NamedTuple, Self
 
 import torch
@@ -105,6 +106,10 @@ class Wav2Vec2(Objective):
     def anneal(self, done: float) -> None:
         first, last = self.config.temperature, self.config.temperature_end
         self.temperature = first * (last / first) ** done
+
+    def blind(self, tally: Tally) -> float:
+        """Of those to choose from, all as probable; fewer where some have the frame's own codes."""
+        return math.log(1 + self.config.negatives)
 
     def hide_frames(self, frames_btd: Tensor, hidden_bt: Tensor) -> Tensor:
         return torch.where(hidden_bt[:, :, None], self.mask_d.to(frames_btd.dtype), frames_btd)
