@@ -132,11 +132,11 @@ def put_in_place(out: Path, final: Path) -> None:
     out.rename(final)
 
 
-def seconds_before(work: Path) -> float:
-    """What earlier attempts at a directory took, for a stage that tells its own costs."""
+def seconds_before(work: Path) -> list[float]:
+    """What each earlier attempt at a directory took, for a stage that tells its own costs."""
     path = work / "attempts.json"
     attempts = json.loads(path.read_text()) if path.exists() else []
-    return float(sum(attempt["seconds"] for attempt in attempts[:-1]))
+    return [float(attempt["seconds"]) for attempt in attempts[:-1]]
 
 
 class Attempt:

@@ -56,7 +56,7 @@ def run(
     config: schema.ClusterSlice, inputs: dict[str, Path], out: Path, work: Path
 ) -> dict[str, Any]:
     """`centroids.safetensors` and `labels.npz`."""
-    title, clock = f"cluster {work.name}", time.monotonic() - seconds_before(work)
+    title, clock = f"cluster {work.name}", time.monotonic()
     torch.set_num_threads(usable_cores())
     random = np.random.default_rng(config.seed)
     dev_name = f"features/{config.dev}"
@@ -92,18 +92,18 @@ def run(
         "dev_inertia": dev_labelled.inertia,
         "perplexity": perplexity(sizes_k.double()).item(),
         "empty": int((sizes_k == 0).sum()),
-        **_costs(source.device, meter, time.monotonic() - clock, first=not seconds_before(work)),
+        **_costs(source.device, meter, [*seconds_before(work), time.monotonic() - clock]),
     }
 
 
-def _costs(device: torch.device, meter: Meter, seconds: float, first: bool) -> dict[str, Any]:
+def _costs(device: torch.device, meter: Meter, seconds: list[float]) -> dict[str, Any]:
     """Beside those of the pretraining that learns these clusters; energy of an only attempt."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-        "gpu_seconds": seconds if on_gpu else None,
+        "gpu_seconds": sum(seconds) if on_gpu else None,
         "peak_memory_mb": peak_memory_mb(device),
-        "energy_joules": meter.since_last() if first else None,
+        "energy_joules": meter.since_last() if len(seconds) == 1 else None,
         "energy_source": meter.source,
     }
 
