@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from lightasr.cost.forecast import forecast_text, foresee_costs
 from lightasr.plan import load_plan
@@ -28,13 +29,28 @@ def test_forecasts_are_those_of_the_command() -> None:
         assert row.split() in shown
 
 
-def test_error_rates_are_those_of_the_table() -> None:
-    table = pd.read_csv(ROOT / "results/tables/sample/ssl_objectives.csv", index_col="experiment")
-    for name in table.index:
-        row = table.loc[name]
+TEST_PARTS = ("wer/test-clean/beam", "wer/test-other/beam")
+SHOWN = {
+    "sample/ssl_gain": TEST_PARTS,
+    "sample/ssl_objectives": TEST_PARTS,
+    "librispeech-pieces/ssl_gain": ("cer/test/greedy", "wer/test/beam"),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_error_rates_are_those_of_the_table(name: str) -> None:
+    table = pd.read_csv(ROOT / f"results/tables/{name}.csv", index_col="experiment")
+    for row in table.index:
         cells = [
-            f"{row[f'wer/{part}/beam.{number}']:.1f}"
-            for part in ("test-clean", "test-other")
+            f"{table.loc[row, f'{column}.{number}']:.1f}"
+            for column in SHOWN[name]
             for number in ("mean", "sd")
         ]
-        assert f"| `{name}` | {' | '.join(cells)} |" in PAGE
+        assert f"| `{row}` | {' | '.join(cells)} |" in PAGE
+
+
+@pytest.mark.parametrize("name", ["sample/ssl_gain", "librispeech-pieces/ssl_gain"])
+def test_p_values_are_those_of_the_table(name: str) -> None:
+    table = pd.read_csv(ROOT / f"results/tables/{name}.csv", index_col="experiment")
+    said = " and ".join(f"{table.loc['bestrq', f'{column}.p']:.2g}" for column in SHOWN[name])
+    assert f"(p {said})" in PAGE
