@@ -54,3 +54,12 @@ def test_p_values_are_those_of_the_table(name: str) -> None:
     table = pd.read_csv(ROOT / f"results/tables/{name}.csv", index_col="experiment")
     said = " and ".join(f"{table.loc['bestrq', f'{column}.p']:.2g}" for column in SHOWN[name])
     assert f"(p {said})" in PAGE
+
+
+def test_costs_of_mixers_are_those_of_the_table() -> None:
+    table = pd.read_csv(ROOT / "results/tables/sample/ssl_mixers.csv", index_col="experiment")
+    for name, row in table.iterrows():
+        step, saved = row["pretrain_step.mean"], row["pretrain_saved_mb.mean"]
+        costs = "| | |" if pd.isna(step) else f"| {step:.2f} | {saved:.0f} |"
+        rates = " | ".join(f"{row[f'{column}.mean']:.1f}" for column in TEST_PARTS)
+        assert f"| `{name}` {costs} {rates} |" in PAGE
