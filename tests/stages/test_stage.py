@@ -18,7 +18,7 @@ from lightasr import stage
 from lightasr.errors import LightasrError, RetryError
 from lightasr.jobs import Job
 from lightasr.plan import Plan
-from lightasr.stage import execute
+from lightasr.stage import execute, seconds_before
 
 
 @pytest.fixture
@@ -99,6 +99,7 @@ def test_a_failure_leaves_no_directory_and_is_counted(
     plan: Plan, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(config: object, inputs: object, out: Path, work: Path) -> None:
+        assert seconds_before(work) == []
         (out / "half").write_text("half")
         raise LightasrError("bad input")
 
@@ -106,11 +107,11 @@ def test_a_failure_leaves_no_directory_and_is_counted(
     with pytest.raises(LightasrError, match="bad input"):
         execute(plan, job)
     assert not (plan.project / job.dir).exists()
-    runs(monkeypatch, lambda *arguments: None)
+    runs(monkeypatch, lambda config, inputs, out, work: {"before": len(seconds_before(work))})
     execute(plan, job)
     made = plan.project / job.dir
     receipt = json.loads((made / "run.json").read_text())
-    assert (receipt["attempts"], receipt["ended"]) == (2, ["bad input"])
+    assert (receipt["attempts"], receipt["before"], receipt["ended"]) == (2, 1, ["bad input"])
     assert not (made / "half").exists()
 
 

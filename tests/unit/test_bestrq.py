@@ -13,7 +13,7 @@ from torch import Tensor
 from lightasr.models.pretrained import PretrainingModel
 from lightasr.objectives import masks
 from lightasr.objectives.masks import hidden_spans, spread
-from lightasr.objectives.objective import Sizes, Views
+from lightasr.objectives.objective import Sizes, Tally, Views
 from lightasr.objectives.pretraining import bestrq
 from lightasr.objectives.pretraining.bestrq import BestRQ
 from lightasr.schema import COMPONENTS, PretrainSlice
@@ -167,6 +167,13 @@ def test_the_loss_is_of_hidden_frames_alone_and_the_mean_over_codebooks() -> Non
     assert tally.right == (logp_ngv.argmax(-1) == targets_ng).sum() / 2
     assert torch.equal(tally.codes_gv.sum(-1), hidden_bt.sum().expand(2))
     torch.testing.assert_close(tally.guesses_gv, logp_ngv.exp().sum(0))
+
+
+def test_who_does_not_look_pays_the_entropy_of_the_codes() -> None:
+    nothing = torch.zeros(())
+    codes_gv = torch.tensor([[3, 3, 0], [5, 0, 0]])
+    tally = Tally(nothing, nothing, nothing, codes_gv, codes_gv)
+    assert objective(codebooks=2).blind(tally) == pytest.approx(math.log(2) / 2)
 
 
 # --- the whole model ----------------------------------------------------------------------------
