@@ -92,6 +92,13 @@ UNITS = {
 LSTMS = frozenset({"lstm", "qlstm"})
 
 
+def lacks_bf16(device: torch.device) -> bool:
+    """Whether an LSTM is asked for 16 bits on a processor that has none: oneDNN fails there."""
+    if device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 class FusedLayer(RecurrentLayer):
     """Normalised input; then torch's recurrence, once per direction."""
 
@@ -124,6 +131,10 @@ class FusedLayer(RecurrentLayer):
         flat = (of_input, of_state, *biases)
         start = tuple(memory.contiguous() for memory in start)
         options = (True, 1, 0.0, self.training, False, True)  # one layer, one way, batch first
+        if self.lstm and lacks_bf16(x_btd.device):
+            with torch.autocast("cpu", enabled=False):
+                start, flat = (tuple(each.float() for each in some) for some in (start, flat))
+                return torch.lstm(x_btd.float(), start, flat, *options)
         if self.lstm:
             return torch.lstm(x_btd, start, flat, *options)
         return torch.gru(x_btd, start[0], flat, *options)
