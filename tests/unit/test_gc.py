@@ -348,13 +348,6 @@ def test_tables_and_report_of_a_removed_scale_go(project: Path) -> None:
     assert sorted(unused(project)) == sorted(path for path in made if "passing" in path)
 
 
-def test_a_scale_that_studies_name_is_missed(project: Path) -> None:
-    """What they say of it would count for nothing; where it is misspelt, too."""
-    (project / "config" / "scales" / "sample.yaml").unlink()
-    with pytest.raises(LightasrError, match=r"ssl_objectives\.yaml: at: no scale 'sample'"):
-        unused(project)
-
-
 def test_files_beside_the_tables_stay(project: Path) -> None:
     leave_tables(load_plan(project, "smoke"))
     notes = ["results/tables/smoke/notes.md", "results/report/index.html"]
