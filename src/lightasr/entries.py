@@ -39,6 +39,8 @@ def resolve(
 
 
 def _laid_on(tree: Tree, layer: Layer) -> Tree:
+    if not layer.tree:  # many are, and a thousand rows are laid on them
+        return tree
     return schema.with_names(merge(tree, schema.spelt_out(layer.tree)), schema.Experiment)
 
 
