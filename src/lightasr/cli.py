@@ -500,7 +500,7 @@ def schema(
 
     Example: `lightasr schema --write`
     """
-    from lightasr.schema import json_schema
+    from lightasr.editor_schema import json_schema
 
     text = json.dumps(json_schema(), indent=1) + "\n"
     if write:

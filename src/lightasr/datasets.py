@@ -109,22 +109,27 @@ class Datasets:
         mistakes = Mistakes()
         named = [("train", corpus.train), ("dev", (corpus.dev,)), ("test", corpus.test)]
         for key, parts in [*named, ("text", (corpus.text,) if corpus.text else ())]:
-            where = place(["corpus", key], list(layers))
             for part in parts:
-                if part not in dataset.parts:
-                    hint = nearest(part, list(dataset.parts))
-                    mistakes.add(f"{where}: dataset '{corpus.name}' has no part '{part}'{hint}")
-                elif (key == "text") and dataset.parts[part].manifest is not None:
-                    mistakes.add(f"{where}: '{part}' holds recordings, not text")
-                elif (key != "text") and dataset.parts[part].text is not None:
-                    mistakes.add(f"{where}: '{part}' holds text, not recordings")
-                elif not dataset.parts[part].transcribed:
-                    told = "is not transcribed: only `pretrain.parts` may name it"
-                    mistakes.add(f"{where}: '{part}' {told}")
+                if (wrong := _wrong(dataset, corpus.name, key, part)) is not None:
+                    mistakes.add(f"{place(['corpus', key], list(layers))}: {wrong}")
                 elif dataset.parts[part].manifest or dataset.parts[part].text:
                     with mistakes.noted():
                         self.content(corpus.name, part)
         mistakes.tell()
+
+
+def _wrong(dataset: schema.Dataset, corpus: str, key: str, name: str) -> str | None:
+    """Why a part is none for this key of `corpus`."""
+    part = dataset.parts.get(name)
+    if part is None:
+        return f"dataset '{corpus}' has no part '{name}'{nearest(name, list(dataset.parts))}"
+    if key == "text" and part.manifest is not None:
+        return f"'{name}' holds recordings, not text"
+    if key != "text" and part.text is not None:
+        return f"'{name}' holds text, not recordings"
+    if not part.transcribed:
+        return f"'{name}' is not transcribed: only `pretrain.parts` may name it"
+    return None
 
 
 def _below(*parts: str) -> str:

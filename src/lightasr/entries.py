@@ -48,11 +48,7 @@ def _with_sizes(layers: list[Layer], encoders: dict[str, Tree]) -> list[Layer]:
     """What the scale says of the encoder comes before the first of the layers that settle on it."""
     if not encoders:
         return layers
-    tree: Tree = {}
-    names = []
-    for layer in layers:
-        tree = _laid_on(tree, layer)
-        names.append(_encoder(tree))
+    names = list(itertools.accumulate(map(_encoder_of, layers), _settled, initial=""))[1:]
     chosen = names[-1]
     if chosen not in encoders:
         return layers
@@ -61,10 +57,17 @@ def _with_sizes(layers: list[Layer], encoders: dict[str, Tree]) -> list[Layer]:
     return [*layers[:first], Layer(layers[0].file, "encoders", size), *layers[first:]]
 
 
-def _encoder(tree: Tree) -> Any:
-    model = tree.get("model")
-    encoder = model.get("encoder") if isinstance(model, dict) else None
-    return encoder.get("name") if isinstance(encoder, dict) else None
+def _encoder_of(layer: Layer) -> Any:
+    model = layer.tree.get("model")
+    return model.get("encoder") if isinstance(model, dict) else None
+
+
+def _settled(before: str, encoder: Any) -> str:
+    """The encoder after one more layer; one set without a name is the one there, or the default."""
+    if isinstance(encoder, dict):
+        default = schema.Model.model_fields["encoder"].default["name"]
+        return str(encoder.get("name", before or default))
+    return encoder if isinstance(encoder, str) else before
 
 
 def _without_switches(layers: list[Layer]) -> Layer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from lightasr import schema
 from lightasr.configfile import Tree
@@ -71,12 +72,22 @@ def _by_digest(
     return {measured_digest(each): each.model_dump(mode="json") for each in measured}
 
 
+class Data(NamedTuple):
+    """What an experiment learns from and is judged on."""
+
+    training: dict[str, Job]
+    held_out: dict[str, Job]
+    tokenizer: Job
+    lm: Job | None
+
+
 class Planner:
     """All jobs made so far, by id."""
 
     def __init__(self, datasets: Datasets) -> None:
         self.datasets = datasets
         self.made: dict[str, Job] = {}
+        self.prepared: dict[tuple[Any, ...], Data] = {}
 
     def make(
         self,
@@ -92,6 +103,41 @@ class Planner:
 
     def runs(self, config: schema.Experiment, seeds: tuple[int, ...]) -> tuple[Run, ...]:
         """One run a seed; all of them start from one pretraining."""
+        data = self.data(config)
+        pretrain = self.pretrain(config, data.held_out)
+        slices = config.model_dump(mode="json", include={"features", "text", "tokenizer", "model"})
+        slices["dev"] = config.corpus.dev
+        if pretrain is not None:
+            slices["finetune"] = config.finetune.model_dump(mode="json")
+        trainer = config.train.model_dump(mode="json")
+        searches = {
+            **config.decode.model_dump(mode="json"),
+            "text": slices["text"],
+            "dev": slices["dev"],
+        }
+        scoring = config.score.model_dump(mode="json")
+        return tuple(
+            self.run(
+                config,
+                seed,
+                data,
+                pretrain,
+                {**slices, "train": {**trainer, "seed": seed}},
+                searches,
+                scoring,
+            )
+            for seed in seeds
+        )
+
+    def data(self, config: schema.Experiment) -> Data:
+        """Made once for all experiments that have the same."""
+        asked = (config.corpus, config.features, config.text, config.tokenizer, config.lm)
+        known = (*asked, config.decode.needs_lm)
+        if known not in self.prepared:
+            self.prepared[known] = self._data(config)
+        return self.prepared[known]
+
+    def _data(self, config: schema.Experiment) -> Data:
         features = {
             f"features/{part}": self.features(config, part)
             for part in (*config.corpus.train, config.corpus.dev, *config.corpus.test)
@@ -112,65 +158,50 @@ class Planner:
         )
         dev = held_out[f"features/{config.corpus.dev}"]
         lm = self.language_model(config, text, training, dev, tokenizer)
-        pretrain = self.pretrain(config, held_out)
-        neural = [
-            self.neural_lm(config, seed, text, training, held_out, tokenizer) for seed in seeds
-        ]
-        return tuple(
-            self.run(config, seed, training, held_out, tokenizer, lm, neural_lm, pretrain)
-            for seed, neural_lm in zip(seeds, neural, strict=True)
-        )
+        return Data(training, held_out, tokenizer, lm)
 
     def run(
         self,
         config: schema.Experiment,
         seed: int,
-        training: dict[str, Job],
-        held_out: dict[str, Job],
-        tokenizer: Job,
-        lm: Job | None,
-        neural_lm: Job | None,
+        data: Data,
         pretrain: Job | None,
+        slices: Tree,
+        searches: Tree,
+        scoring: Tree,
     ) -> Run:
         dev = f"features/{config.corpus.dev}"
-        slices = config.model_dump(mode="json", include={"features", "text", "tokenizer", "model"})
-        slices["train"] = {**config.train.model_dump(mode="json"), "seed": seed}
-        slices["dev"] = config.corpus.dev
-        if pretrain is not None:
-            slices["finetune"] = config.finetune.model_dump(mode="json")
+        neural_lm = self.neural_lm(config, seed, slices["text"], data)
         train = self.make(
             "train",
             config.model.encoder.label(),
             slices,
             {
-                **training,
-                dev: held_out[dev],
-                "tokenizer": tokenizer,
+                **data.training,
+                dev: data.held_out[dev],
+                "tokenizer": data.tokenizer,
                 **({"pretrain": pretrain} if pretrain else {}),
             },
         )
         decode = self.make(
             "decode",
             train.label,
-            {**config.decode.model_dump(mode="json"), "text": slices["text"], "dev": slices["dev"]},
+            searches,
             {
                 "train": train,
-                **held_out,
-                **({"lm": lm} if lm else {}),
+                **data.held_out,
+                **({"lm": data.lm} if data.lm else {}),
                 **({"neural_lm": neural_lm} if neural_lm and rescores(config) else {}),
             },
         )
-        score = self.make(
-            "score", train.label, config.score.model_dump(mode="json"), {"decode": decode}
-        )
-        probe = self.probe(config, training, held_out, train, pretrain)
+        score = self.make("score", train.label, scoring, {"decode": decode})
+        probe = self.probe(config, data, train, pretrain)
         return Run(seed, train, decode, score, neural_lm, pretrain, probe)
 
     def probe(
         self,
         config: schema.Experiment,
-        training: dict[str, Job],
-        held_out: dict[str, Job],
+        data: Data,
         train: Job,
         pretrain: Job | None,
     ) -> Job | None:
@@ -182,7 +213,7 @@ class Planner:
         corpus = config.corpus
         slices = config.probe.model_dump(mode="json")
         features = {
-            f"features/{part}": (training | held_out)[f"features/{part}"]
+            f"features/{part}": (data.training | data.held_out)[f"features/{part}"]
             for part in (*corpus.train, *corpus.test)
         }
         slices |= {"train": list(corpus.train), "test": list(corpus.test)}
@@ -271,9 +302,7 @@ class Planner:
         config: schema.Experiment,
         seed: int,
         text: Tree,
-        training: dict[str, Job],
-        held_out: dict[str, Job],
-        tokenizer: Job,
+        data: Data,
     ) -> Job | None:
         """The recurrent language model, scored on all held-out parts; None where there is none."""
         neural = config.neural_lm
@@ -284,10 +313,11 @@ class Planner:
         inputs: dict[str, Job] = {}
         files: dict[str, str] = {}
         self._text(config.corpus, slices, inputs, files)
-        inputs |= training if neural.transcripts else {}
-        inputs |= {f"held_out/{name.partition('/')[2]}": job for name, job in held_out.items()}
+        inputs |= data.training if neural.transcripts else {}
+        held_out = data.held_out.items()
+        inputs |= {f"held_out/{name.partition('/')[2]}": job for name, job in held_out}
         if neural.unit != "word":
-            inputs["tokenizer"] = tokenizer
+            inputs["tokenizer"] = data.tokenizer
         return self.make("neural_lm", neural.label(), slices, inputs, files)
 
     def _text(

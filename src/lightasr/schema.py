@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args
@@ -20,6 +20,8 @@ from lightasr.configfile import Tree, merge
 from lightasr.data.sample.config import SampleConfig
 
 PACKAGE = Path(__file__).parent
+SOURCES: dict[type[BaseModel], Path] = {}
+"""Files of the components' `Config`s, which are read from them and belong to no module."""
 
 
 def _odd(number: int) -> int:
@@ -72,7 +74,6 @@ class Section(BaseModel):
         extra="forbid",
         frozen=True,
         strict=True,
-        use_attribute_docstrings=True,
         validate_default=True,
         allow_inf_nan=False,
     )
@@ -111,23 +112,9 @@ def _config_class(path: Path) -> type[Component]:
     code = ast.Module(body=[nodes[0]], type_ignores=[])
     exec(compile(ast.fix_missing_locations(code), str(path), "exec"), space)
     config: type[Component] = space["Config"]
-    for name, text in _field_docstrings(nodes[0]):
-        config.model_fields[name].description = text
-    name = Field(default=path.stem, description=Component.model_fields["name"].description)
+    SOURCES[config] = path
     word: Any = Literal[path.stem]  # a type made at run time
-    return create_model(path.stem, __base__=config, __doc__=config.__doc__, name=(word, name))
-
-
-def _field_docstrings(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    """Each field's name and the string below it; pydantic itself finds them only in modules."""
-    for field, text in pairwise(node.body):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-        ):
-            yield field.target.id, str(text.value.value)
+    return create_model(path.stem, __base__=config, __doc__=config.__doc__, name=(word, path.stem))
 
 
 def spelt_out(tree: Any) -> Any:
@@ -143,26 +130,27 @@ def spelt_out(tree: Any) -> Any:
 def with_names(tree: Tree, section: type[BaseModel]) -> Tree:
     """Components that `tree` sets without a `name` are those of the typed defaults."""
     named = dict(tree)
-    for key in tree.keys() & section.model_fields.keys():
-        node, field = tree[key], section.model_fields[key]
+    for key, inner in _sections_of(section).items():
+        node = tree.get(key)
         if not isinstance(node, dict):
             continue
-        inner = _section_of(field.annotation)
+        found: type[BaseModel] | None = inner
         if key in COMPONENTS:
-            node = merge(field.default, node)
-            inner = COMPONENTS[key].get(str(node.get("name")))
-        if inner is not None:
-            node = with_names(node, inner)
-        named[key] = node
+            node = merge(section.model_fields[key].default, node)
+            found = COMPONENTS[key].get(str(node.get("name")))
+        named[key] = node if found is None else with_names(node, found)
     return named
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, also where it may be null."""
-    for one in (annotation, *get_args(annotation)):
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            return one
-    return None
+@cache
+def _sections_of(section: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The sections that the keys of one hold, also where they may be null."""
+    return {
+        key: one
+        for key, field in section.model_fields.items()
+        for one in reversed((field.annotation, *get_args(field.annotation)))
+        if isinstance(one, type) and issubclass(one, BaseModel)
+    }
 
 
 def choice(configs: dict[str, type[Component]]) -> Any:
@@ -1029,56 +1017,3 @@ class Study(Section):
 
 
 AnySection = TypeVar("AnySection", bound=Section)
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of a study file, with every key an experiment may set."""
-    partial = _partial(Experiment.model_json_schema(ref_template="#/$defs/{model}"))
-    for section in ("Train", "NeuralTrain"):
-        del partial["$defs"][section]["properties"]["seed"]  # a study's `seeds` sets it
-    settings = partial["properties"]
-    study = Study.model_json_schema()
-    shared = {"type": "object", "additionalProperties": False, "properties": settings}
-    study["properties"]["base"] |= shared
-    study["properties"]["experiments"]["additionalProperties"] = {
-        "type": ["object", "null"],
-        "additionalProperties": False,
-        "properties": {
-            "extends": {
-                "type": "string",
-                "description": "Row whose settings this one starts from.",
-            },
-            "grid": {
-                "type": "object",
-                "minProperties": 1,
-                "additionalProperties": {"type": "array", "minItems": 1},
-                "description": "Values by dotted key; a row for each combination.",
-            },
-            **settings,
-        },
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **study,
-        "$defs": partial["$defs"],
-    }
-
-
-def _partial(tree: Any) -> Any:
-    """A schema without `required`: a study sets only what it changes."""
-    if isinstance(tree, list):
-        return [_partial(value) for value in tree]
-    if not isinstance(tree, dict):
-        return tree
-    partial = {key: _partial(value) for key, value in tree.items() if key != "required"}
-    for key in partial.get("properties", {}).keys() & COMPONENTS.keys():
-        partial["properties"][key] = _component_schema(key, partial["properties"][key])
-    return partial
-
-
-def _component_schema(kind: str, tree: Tree) -> Tree:
-    """Any component of a kind, or just its name; an entry need not repeat what its base names."""
-    names = list(COMPONENTS[kind])
-    options = [{"$ref": f"#/$defs/{name}"} for name in names]
-    kept = {key: value for key, value in tree.items() if key in {"default", "description"}}
-    return {**kept, "anyOf": [*options, {"enum": names}]}

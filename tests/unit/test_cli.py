@@ -13,10 +13,10 @@ import pytest
 import typer
 
 from lightasr import cli
+from lightasr.editor_schema import json_schema
 from lightasr.jobs import STAGES
 from lightasr.overview import SHOWN_ROWS
 from lightasr.plan import load_plan
-from lightasr.schema import json_schema
 from lightasr.stage import source_digest
 from planning import files_below, finish, write_study
 

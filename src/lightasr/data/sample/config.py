@@ -17,7 +17,6 @@ class SampleConfig(BaseModel):
         extra="forbid",
         frozen=True,
         strict=True,
-        use_attribute_docstrings=True,
         validate_default=True,
     )
 
