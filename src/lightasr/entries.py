@@ -41,7 +41,8 @@ def resolve(
 def _laid_on(tree: Tree, layer: Layer) -> Tree:
     if not layer.tree:  # many are, and a thousand rows are laid on them
         return tree
-    return schema.with_names(merge(tree, schema.spelt_out(layer.tree)), schema.Experiment)
+    over = schema.spelt_out(layer.tree)
+    return schema.with_names(merge(tree, over), schema.Experiment, changed=over)
 
 
 def _with_sizes(layers: list[Layer], encoders: dict[str, Tree]) -> list[Layer]:

@@ -127,18 +127,24 @@ def spelt_out(tree: Any) -> Any:
     }
 
 
-def with_names(tree: Tree, section: type[BaseModel]) -> Tree:
-    """Components that `tree` sets without a `name` are those of the typed defaults."""
+def with_names(tree: Tree, section: type[BaseModel], changed: Tree | None = None) -> Tree:
+    """Components that `tree` sets without a `name` are those of the typed defaults.
+
+    Only what has the keys of `changed` is looked at, if given: the rest was before.
+    """
     named = dict(tree)
-    for key, inner in _sections_of(section).items():
-        node = tree.get(key)
+    sections = _sections_of(section)
+    for key in sections.keys() & (tree if changed is None else changed).keys():
+        node = tree[key]
         if not isinstance(node, dict):
             continue
-        found: type[BaseModel] | None = inner
+        inner: type[BaseModel] | None = sections[key]
         if key in COMPONENTS:
             node = merge(section.model_fields[key].default, node)
-            found = COMPONENTS[key].get(str(node.get("name")))
-        named[key] = node if found is None else with_names(node, found)
+            inner = COMPONENTS[key].get(str(node.get("name")))
+        if inner is not None:
+            node = with_names(node, inner, changed[key] if changed is not None else None)
+        named[key] = node
     return named
 
 
