@@ -14,6 +14,9 @@ TEST_OPTIONS ?= -m "not (slurm and slow)"
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Where it is set, as in many containers, each of the thousand processes that tests start would
+# compile the project's source again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test lint bench schema lock clean
 

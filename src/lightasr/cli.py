@@ -469,6 +469,11 @@ def verify(
     discard: Annotated[
         bool, typer.Option("--discard", help="Let the workflow make what is damaged again.")
     ] = False,
+    planned: Annotated[
+        bool, typer.Option("--planned", help="Fail, too, where something of the plan is missing.")
+    ] = False,
+    scale: Scale = None,
+    study: Studies = None,
     as_json: AsJson = False,
 ) -> None:
     """Whether data and results are still what was made, by the sizes and digests in receipts.
@@ -484,11 +489,12 @@ def verify(
     found = verifying.find_damage(folders, compare)
     if discard:
         verifying.discard(found)
+    missing = verifying.not_made(read_plan(scale, study), stages) if planned else None
     if as_json:
-        print(json.dumps(verifying.damage_json(folders, found), indent=1))
+        print(json.dumps(verifying.damage_json(folders, found, missing), indent=1))
     else:
-        print(verifying.damage_text(folders, found, discard))
-    if found and not discard:
+        print(verifying.damage_text(folders, found, discard, missing))
+    if missing or (found and not discard):
         sys.exit(1)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from lightasr.errors import LightasrError
 from lightasr.invalid import nearest
 from lightasr.jobs import ROOTS, STAGES
+from lightasr.plan import Plan
 from lightasr.progress import track
 
 RECEIPT = "run.json"
@@ -109,6 +110,15 @@ def check_stages(names: list[str] | None) -> list[str]:
     return list(names or STAGES)
 
 
+def not_made(plan: Plan, stages: Iterable[str]) -> list[Path]:
+    """The directories that the plan asks for and that are not there; those of the stages are."""
+    for stage in stages:
+        # DVC wants the directory of every stage, also where a plan has no job of it.
+        (plan.project / ROOTS[stage]).mkdir(parents=True, exist_ok=True)
+    jobs = [job for stage in stages for job in plan.of_stage(stage)]
+    return [plan.project / job.dir for job in jobs if not job.done(plan.project)]
+
+
 def find_damage(folders: list[Path], compare: Compare) -> list[Damage]:
     """Those of some finished directories that are not what was made."""
     found = []
@@ -126,16 +136,26 @@ def discard(found: Iterable[Damage]) -> None:
         (damaged.folder / RECEIPT).unlink()
 
 
-def damage_json(folders: list[Path], found: list[Damage]) -> dict[str, Any]:
-    """What was compared and what is damaged, for programs."""
+def damage_json(
+    folders: list[Path], found: list[Damage], missing: list[Path] | None
+) -> dict[str, Any]:
+    """What was compared, what is damaged, and what of the plan is missing, for programs."""
     damaged = [{"directory": str(entry.folder), "reason": entry.reason} for entry in found]
-    return {"directories": len(folders), "damaged": damaged}
+    told = {"directories": len(folders), "damaged": damaged}
+    return told if missing is None else told | {"missing": [str(folder) for folder in missing]}
 
 
-def damage_text(folders: list[Path], found: list[Damage], discarded: bool) -> str:
+def damage_text(
+    folders: list[Path], found: list[Damage], discarded: bool, missing: list[Path] | None
+) -> str:
     """The same for a person."""
-    if not found:
-        return f"{len(folders)} of {len(folders)} directories are as they were made."
     lines = [f"{entry.folder}: {entry.reason}" for entry in found]
-    then = "the workflow makes them again" if discarded else "discard them with `--discard`"
-    return "\n".join([*lines, f"{len(found)} of {len(folders)} directories damaged: {then}."])
+    if found:
+        then = "the workflow makes them again" if discarded else "discard them with `--discard`"
+        lines.append(f"{len(found)} of {len(folders)} directories damaged: {then}.")
+    else:
+        lines.append(f"{len(folders)} of {len(folders)} directories are as they were made.")
+    if missing is not None:
+        directories = "directory" if len(missing) == 1 else "directories"
+        lines.append(f"{len(missing) or 'No'} {directories} of the plan to be made.")
+    return "\n".join(lines)

@@ -256,17 +256,19 @@ def test_a_killed_snakemake_that_is_started_again_trains_nothing_twice(
     assert epochs_of(project) == list(range(1, 21))
 
 
-def test_fifty_experiments_are_a_few_jobs(slurm: Cluster, site: Site) -> None:
-    """They differ in scoring alone, so that they are fifty short jobs and one training."""
-    project = site.copy("fifty")
-    samples = list(range(100, 150))
-    project.study("fifty", {"fifty": {"grid": {"score.bootstrap_samples": samples}}})
-    project.start("fifty", *GPU, options=("--group-components", "evaluate=25"))
+@pytest.mark.parametrize("experiments", [12, pytest.param(50, marks=pytest.mark.slow)])
+def test_many_experiments_are_a_few_jobs(slurm: Cluster, site: Site, experiments: int) -> None:
+    """They differ in scoring alone, so that they are as many short jobs and one training."""
+    name = f"many{experiments}"
+    project = site.copy(name)
+    samples = list(range(100, 100 + experiments))
+    project.study(name, {name: {"grid": {"score.bootstrap_samples": samples}}})
+    project.start(name, *GPU, options=("--group-components", f"evaluate={experiments // 2}"))
     project.finish()
     assert len(states(slurm, project, "train_model")) == 1
     assert len(states(slurm, project, "evaluate")) <= 3
-    with (project.folder / "results/tables/smoke/fifty.csv").open() as stream:
-        assert len(list(csv.DictReader(stream))) == 50
+    with (project.folder / f"results/tables/smoke/{name}.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == experiments
 
 
 def test_dvc_repro_makes_what_is_new_on_the_cluster(slurm: Cluster, site: Site) -> None:

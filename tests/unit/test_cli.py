@@ -143,6 +143,21 @@ def test_the_plan_says_what_is_left_of_a_run(lightasr: CommandLine, project: Pat
     assert lines[-1] == "Nothing is new: every job is done."
 
 
+def test_verify_fails_where_the_plan_lacks_something_if_asked(
+    lightasr: CommandLine, project: Path
+) -> None:
+    plan = load_plan(project, "smoke")
+    finish(plan, plan.of_stage("train"))
+    assert lightasr("verify", "decode").code == 0
+    asked = ("verify", "--planned", "--scale", "smoke")
+    assert lightasr(*asked, "train").code == 0
+    refused = lightasr(*asked, "train", "decode")
+    assert refused.code == 1
+    assert refused.out.splitlines()[-1] == "4 directories of the plan to be made."
+    told = json.loads(lightasr(*asked, "--json", "decode").out)
+    assert told["missing"] == [job.dir for job in plan.of_stage("decode")]
+
+
 def test_a_long_plan_is_cut_and_says_so(lightasr: CommandLine, project: Path) -> None:
     write_study(project, experiments={"lr": {"grid": {"train.epochs": [*range(1, 251)]}}})
     lines = lightasr("plan", "--scale", "smoke", "--study", "mine").out.splitlines()

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lhotse import MonoCut
+from lhotse.serialization import deserialize_item
 
 from lightasr.bench import data
 from lightasr.cost.timing import Measured
 from lightasr.data.batches import deal, plan_epoch
+from lightasr.data.cuts import CUTS
 
 UTTERANCES = 281_241
 STEPS = ["load, once", "split, once", "plan an epoch, shuffled", "plan an epoch, sortagrad"]
 MOST_SECONDS = 10
 BATCH_SECONDS = data.BATCH_SECONDS * data.PROCESSES
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return data.write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def measured(corpus: dict[str, Path]) -> dict[str, Measured]:
     """What `lightasr bench data` measures of our own steps."""
-    inputs = data.write_corpus(tmp_path_factory.mktemp("corpus"))
-    rows = data.in_fresh_process(data.our_steps, inputs)
+    rows = data.in_fresh_process(data.our_steps, corpus)
     return {str(row["step"]).removeprefix("lightasr: "): row for row in rows}
 
 
@@ -32,6 +41,14 @@ def seconds() -> list[float]:
     return data.random_seconds(UTTERANCES, np.random.default_rng(1)).tolist()
 
 
+def test_a_line_of_the_corpus_is_lhotses_record_of_an_utterance(corpus: dict[str, Path]) -> None:
+    with gzip.open(corpus[f"features/{data.DEV}"] / CUTS, "rt") as lines:
+        cut = deserialize_item(json.loads(next(lines)))
+    assert isinstance(cut, MonoCut)
+    assert cut.num_frames == round(cut.duration * 100)
+
+
+@pytest.mark.alone
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_takes_less_than_10_seconds_and_2_gb(
     step: str, measured: dict[str, Measured]

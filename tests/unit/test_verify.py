@@ -10,7 +10,18 @@ import pytest
 
 from lightasr import verify
 from lightasr.errors import LightasrError
-from lightasr.verify import Compare, damage, discard, find_damage, fingerprints, finished
+from lightasr.plan import load_plan
+from lightasr.verify import (
+    Compare,
+    damage,
+    damage_text,
+    discard,
+    find_damage,
+    fingerprints,
+    finished,
+    not_made,
+)
+from planning import finish, write_study
 
 CREATED, LATER = 1_700_000_000, 1_700_000_100
 
@@ -86,6 +97,27 @@ def test_a_discarded_directory_counts_as_not_made(folder: Path, tmp_path: Path) 
     discard(find_damage(folders, Compare.WRITTEN_SINCE))
     assert finished(tmp_path, ["train"]) == []
     assert (folder / "logs" / "events").exists(), "kept until it is made again"
+
+
+def test_what_the_plan_asks_for_is_missing_until_it_is_made(project: Path) -> None:
+    write_study(project)
+    plan = load_plan(project, "smoke", ["mine"])
+    (train,) = plan.of_stage("train")
+    assert not_made(plan, ["train", "measure"]) == [project / train.dir]
+    assert (project / "results/measure").is_dir(), "of the study's stages, too, that have no job"
+    finish(plan, [train])
+    assert not_made(plan, ["train", "measure"]) == []
+    assert not_made(plan, ["decode"]) != []
+
+
+def test_damage_and_what_is_missing_are_told_apart(folder: Path) -> None:
+    whole = "1 of 1 directories are as they were made."
+    assert damage_text([folder], [], False, None) == whole
+    assert (
+        damage_text([folder], [], False, []) == f"{whole}\nNo directories of the plan to be made."
+    )
+    assert "\n1 directory of the plan" in damage_text([folder], [], False, [folder])
+    assert "\n2 directories of the plan" in damage_text([folder], [], False, [folder, folder])
 
 
 def test_a_stage_nobody_knows_is_refused_with_the_nearest() -> None:
