@@ -58,6 +58,7 @@ def test_every_step_takes_less_than_10_seconds_and_2_gb(
     assert row["peak_memory_mb"] < 2000
 
 
+@pytest.mark.alone  # as all that asks for what is measured
 def test_all_of_the_corpus_is_read_and_only_what_is_too_long_set_aside(
     measured: dict[str, Measured],
 ) -> None:
@@ -65,6 +66,7 @@ def test_all_of_the_corpus_is_read_and_only_what_is_too_long_set_aside(
     assert 0.99 * UTTERANCES < measured["split, once"]["utterances"] < UTTERANCES
 
 
+@pytest.mark.alone
 def test_padding_and_waiting_for_the_slowest_process_take_a_twentieth(
     measured: dict[str, Measured],
 ) -> None:

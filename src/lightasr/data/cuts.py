@@ -6,11 +6,13 @@ Plain JSON rather than lhotse, whose import alone takes longer than reading most
 from __future__ import annotations
 
 import gzip
-import json
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from lightasr.errors import LightasrError
 
@@ -31,22 +33,23 @@ def read_cuts(features: Path, copies: bool = False) -> Iterator[tuple[str, dict[
     """
     path = features / CUTS
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
+        with io.BufferedReader(gzip.open(path)) as lines:
             for number, line in enumerate(lines, start=1):
                 cut = _cut(line, where := f"{path}:{number}")
                 if copies or "speed" not in (cut.get("custom") or {}):
                     yield where, cut
     except FileNotFoundError:
         raise LightasrError(f"{path}: no such file; run the stage `features` first") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise LightasrError(f"{path}: not readable: {error}") from error
 
 
-def _cut(line: str, where: str) -> dict[str, Any]:
+def _cut(line: bytes, where: str) -> dict[str, Any]:
     try:
-        cut = json.loads(line)
+        cut = from_json(line)  # twice as fast as `json`
     except ValueError as error:
         raise LightasrError(f"{where}: expected a cut as a line of JSON ({error})") from None
     if not isinstance(cut, dict):
-        raise LightasrError(f"{where}: expected a cut as a line of JSON, found {line.strip()[:40]}")
+        found = line.decode(errors="replace").strip()[:40]
+        raise LightasrError(f"{where}: expected a cut as a line of JSON, found {found}")
     return cut
